@@ -1,0 +1,1 @@
+//! The reference device client: connection, resend, acknowledgement, duplicates.

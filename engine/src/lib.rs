@@ -1,0 +1,1 @@
+//! The embedded engine: sessions and mailboxes over an append log.

@@ -1,0 +1,1 @@
+//! Replication: openraft groups on the engine's log.

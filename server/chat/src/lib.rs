@@ -1,0 +1,1 @@
+//! The chat process: routes messages and receipts.

@@ -1,0 +1,1 @@
+//! The gateway process: devices' connections, delivery, acknowledgement.

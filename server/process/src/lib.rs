@@ -1,0 +1,1 @@
+//! What every Switchboard process needs: configuration layers, telemetry, HTTP, shutdown.

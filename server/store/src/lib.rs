@@ -1,0 +1,1 @@
+//! The store process: sessions, mailboxes, gateways and placement over gRPC.
