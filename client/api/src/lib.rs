@@ -5,6 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod frame;
+pub mod limits;
+mod shard;
+pub mod validate;
+
+pub use shard::shard_of;
+
 /// Generated code and descriptors of the package `switchboard.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
 pub mod v1 {
@@ -21,5 +28,4 @@ pub mod device {
 }
 
 /// The encoded `FileDescriptorSet` of both packages, for server reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
