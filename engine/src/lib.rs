@@ -1,1 +1,28 @@
 //! The embedded engine: sessions and mailboxes over an append log.
+//!
+//! What goes in is a log of [`Command`]s, what comes out are [`Reply`]s; everything between is a pure
+//! function, so that two replicas that apply the same log hold the same state. The engine is
+//! synchronous and deterministic: it knows no network, no async runtime and no Raft, and it reads no
+//! clock and no randomness while applying. Time arrives as the stamp of an entry.
+
+#![deny(unsafe_code)]
+
+mod clock;
+mod codec;
+pub mod command;
+mod device;
+pub mod limits;
+mod log_id;
+mod position;
+mod reply;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use codec::DecodeError;
+pub use command::{Command, EntryBuilder, EntryFull, EntryReader, MessageKind};
+pub use device::{ALL_DEVICES, DeviceId, PRIMARY_DEVICE, Session, is_valid_user};
+pub use log_id::{EntryPayload, GroupId, LogId, META_GROUP, group_of_shard};
+pub use position::Position;
+pub use reply::{
+    Acked, Claimed, Enqueued, Purged, Registered, Released, Reply, Status, Stored, Swept,
+    Unregistered,
+};
