@@ -1,0 +1,64 @@
+//! Every bound of this crate in one place, with the relations between them asserted.
+//!
+//! Units come last in each name. Bounds that an operator may change have their default here and
+//! their field in [`crate::NodeOptions`].
+
+use std::time::Duration;
+
+pub use switchboard_engine::limits::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, SHARDS_MAX};
+
+/// Commands that wait for a shard's proposer (configurable). Beyond it a caller is told to wait.
+pub const WAITING_ITEMS_MAX: usize = 8_192;
+/// Bytes of the commands that wait for a shard's proposer (configurable).
+pub const WAITING_BYTES_MAX: usize = 32 << 20;
+/// What a command is counted with beside its user and body: the queue's own memory for it.
+pub const COMMAND_OVERHEAD_BYTES: usize = 64;
+
+/// The shortest and the longest time that an overloaded caller is told to wait.
+pub const OVERLOADED_RETRY_MIN: Duration = Duration::from_millis(5);
+/// See [`OVERLOADED_RETRY_MIN`].
+pub const OVERLOADED_RETRY_MAX: Duration = Duration::from_millis(1_000);
+
+/// How long a proposal that a fresh leader refuses (its lease is not confirmed yet) is tried again
+/// inside, before the caller learns of it. A leader without a quorum for this long is none.
+pub const LEASE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Pause between two tries of such a proposal: a heartbeat's answer takes about as long.
+pub const LEASE_RETRY_PAUSE: Duration = Duration::from_millis(2);
+
+/// Bytes of entries in one append message to a follower.
+pub const APPEND_BYTES_MAX: usize = 2 << 20;
+/// Bytes of entries that are read from the log at once to be applied.
+pub const APPLY_READ_BYTES_MAX: usize = 4 << 20;
+/// Entries in one append message; the byte bound is reached first but for tiny entries.
+pub const APPEND_ENTRIES_MAX: u64 = 1_024;
+/// Append messages to one follower that are under way at once, for each group.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 4;
+
+/// Applied entries that a watcher may fall behind before it is told that it lagged.
+pub const APPLIED_EVENTS_MAX: usize = 1_024;
+
+/// Bytes of log that a group keeps before it is checkpointed (configurable).
+pub const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// Bytes of log on the whole node, beyond which the group that pins the oldest segment is
+/// checkpointed even if it wrote little itself (configurable).
+pub const LOG_BYTES_MAX: u64 = 1 << 30;
+/// How often the checkpointer looks at the sizes.
+pub const CHECKPOINT_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often a leader looks whether something is due, which is also the shortest time between two
+/// ticks that it proposes for one group.
+pub const TICK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How far log time may run ahead of the monotonic time passed since the last stamp.
+pub const CLOCK_JUMP_MAX_MS: u64 = 500;
+
+/// How long a starting or initializing node waits for its own one-voter groups to elect it.
+pub const SOLE_LEADER_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes of a snapshot file that are handed to the file system at once.
+pub const SNAPSHOT_BUFFER_BYTES: usize = 256 << 10;
+
+const _: () = assert!(APPEND_BYTES_MAX >= ENTRY_BYTES_MAX, "one entry fits one message");
+const _: () = assert!(APPLY_READ_BYTES_MAX >= ENTRY_BYTES_MAX, "one entry fits one read");
+const _: () = assert!(WAITING_BYTES_MAX >= ENTRY_BYTES_MAX, "a full entry can be gathered");
+const _: () = assert!(LOG_BYTES_MAX >= CHECKPOINT_BYTES, "one group fits the node's log");

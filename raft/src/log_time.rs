@@ -1,0 +1,211 @@
+//! Log time: the stamps that a leader writes on its entries, the only clock that `apply` knows.
+//!
+//! A stamp is the larger of the last stamp and the clock, and never runs ahead of the monotonic
+//! time that passed since the last stamp by more than a bound: a clock that leaps by an hour would
+//! otherwise expire an hour of messages. Such a leap raises an alarm; log time then goes on at the
+//! pace of monotonic time and an eighth more, so that a leap that turns out to be true (the clock
+//! was wrong before) is caught up with in time, while a false one costs little until somebody has
+//! seen the alarm. A clock that steps back makes log time stand still, never go back.
+//!
+//! ```text
+//!            stamp
+//!              │            ╱ clock (leapt)
+//!   limit ─ ─ ─│─ ─ ─ ─ ╱ ╱ ─ ─ ─
+//!              │    ╱╱╱            last agreement + elapsed × 9/8
+//!              │╱╱╱
+//!              └──────────────── monotonic time
+//! ```
+//! A restart knows no monotonic time since the last stamp: the clock is believed once, and the
+//! last applied stamp is the floor.
+//!
+//! With several replicas the clock read here is to be the median of the replicas' clocks, as
+//! exchanged by the transport; with one voter the median is its own clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use switchboard_engine::Clock;
+
+use crate::limits::CLOCK_JUMP_MAX_MS;
+
+/// The stamps of one group.
+pub(crate) struct LogTime {
+    clock: Arc<dyn Clock>,
+    /// Guards the pair of last stamp and agreement, which change together; held for arithmetic.
+    state: Mutex<State>,
+    alarms: AtomicU64,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    last_ms: u64,
+    /// Log time and monotonic time when the clock was last believed; none after a start.
+    agreed: Option<(u64, Duration)>,
+    leaping: bool,
+}
+
+/// What a stamp would be now, and whether the clock leaps.
+struct Reading {
+    stamp_ms: u64,
+    state: State,
+}
+
+impl LogTime {
+    /// `floor_ms` is the last applied stamp, 0 for a new group.
+    pub(crate) fn new(clock: Arc<dyn Clock>, floor_ms: u64) -> Self {
+        let state = State { last_ms: floor_ms, agreed: None, leaping: false };
+        Self { clock, state: Mutex::new(state), alarms: AtomicU64::new(0) }
+    }
+
+    /// The stamp of the next entry.
+    pub(crate) fn stamp(&self) -> u64 {
+        let mut state = self.state.lock();
+        let reading = read(*state, self.clock.unix_ms(), self.clock.monotonic());
+        if reading.state.leaping && !state.leaping {
+            self.alarms.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                clock_ms = self.clock.unix_ms(),
+                log_time_ms = reading.stamp_ms,
+                "the clock leapt ahead of log time; entries are stamped at the monotonic pace"
+            );
+        }
+        *state = reading.state;
+        reading.stamp_ms
+    }
+
+    /// What [`Self::stamp`] would give, without giving it.
+    pub(crate) fn now(&self) -> u64 {
+        let state = *self.state.lock();
+        read(state, self.clock.unix_ms(), self.clock.monotonic()).stamp_ms
+    }
+
+    /// An entry with this stamp was applied, maybe one of another leader.
+    pub(crate) fn observe(&self, stamp_ms: u64) {
+        let mut state = self.state.lock();
+        if stamp_ms > state.last_ms {
+            state.last_ms = stamp_ms;
+            state.agreed = Some((stamp_ms, self.clock.monotonic()));
+        }
+    }
+
+    /// How often the clock was seen to leap ahead.
+    pub(crate) fn alarms(&self) -> u64 {
+        self.alarms.load(Ordering::Relaxed)
+    }
+
+    /// Whether the clock is ahead of log time by more than the bound right now.
+    pub(crate) fn is_leaping(&self) -> bool {
+        self.state.lock().leaping
+    }
+}
+
+/// The pure step: the state and two clocks in, the stamp and the next state out.
+fn read(mut state: State, clock_ms: u64, monotonic: Duration) -> Reading {
+    let pace_ms = state.agreed.map(|(agreed_ms, at)| {
+        let elapsed = millis(monotonic.saturating_sub(at));
+        agreed_ms.saturating_add(elapsed).saturating_add(elapsed / 8)
+    });
+    match pace_ms {
+        Some(pace_ms) if clock_ms > pace_ms.saturating_add(CLOCK_JUMP_MAX_MS) => {
+            state.leaping = true;
+            state.last_ms = state.last_ms.max(pace_ms);
+        }
+        _ => {
+            state.leaping = false;
+            // A clock that is behind is not believed, so the last agreement stays: when it is
+            // set right again, the time that passed since then is no leap.
+            if clock_ms >= state.last_ms || state.agreed.is_none() {
+                state.last_ms = state.last_ms.max(clock_ms);
+                state.agreed = Some((state.last_ms, monotonic));
+            }
+        }
+    }
+    Reading { stamp_ms: state.last_ms, state }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: State = State { last_ms: 1_000_000, agreed: None, leaping: false };
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_clock_is_believed_once_after_a_start() {
+        let reading = read(START, 90_000_000, at(5));
+        assert_eq!(reading.stamp_ms, 90_000_000);
+        assert!(!reading.state.leaping);
+    }
+
+    #[test]
+    fn a_restart_never_goes_below_the_last_applied_stamp() {
+        assert_eq!(read(START, 10, at(5)).stamp_ms, 1_000_000);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_makes_log_time_stand_still() {
+        let before = read(START, 2_000_000, at(10));
+        let back = read(before.state, 1_500_000, at(11));
+        assert_eq!(back.stamp_ms, 2_000_000);
+        // Set right after ten minutes: what passed since the last agreement is no leap.
+        let right = read(back.state, 2_600_000, at(610));
+        assert_eq!(right.stamp_ms, 2_600_000);
+        assert!(!right.state.leaping);
+    }
+
+    #[test]
+    fn a_leap_of_an_hour_is_followed_at_the_monotonic_pace_only() {
+        let before = read(START, 2_000_000, at(10));
+        let leapt = read(before.state, 2_000_000 + 3_600_000, at(18));
+        assert_eq!(leapt.stamp_ms, 2_000_000 + 8_000 + 1_000);
+        assert!(leapt.state.leaping);
+        // The clock is set right again: log time waits for it without going back.
+        let right = read(leapt.state, 2_000_000 + 8_100, at(18));
+        assert_eq!(right.stamp_ms, leapt.stamp_ms);
+        assert!(!right.state.leaping);
+    }
+
+    #[test]
+    fn a_true_leap_is_caught_up_with() {
+        let mut state = read(START, 2_000_000, at(0)).state;
+        // Ten seconds ahead for good: an eighth more than the pace needs 76 s (and the bound).
+        for second in 1..=80 {
+            state = read(state, 2_010_000 + second * 1_000, at(second)).state;
+        }
+        assert!(!state.leaping);
+        assert_eq!(state.last_ms, 2_010_000 + 80_000);
+    }
+
+    #[test]
+    fn idle_hours_are_no_leap() {
+        let before = read(START, 2_000_000, at(10));
+        let later = read(before.state, 2_000_000 + 7_200_000, at(10 + 7_200));
+        assert_eq!(later.stamp_ms, 9_200_000);
+        assert!(!later.state.leaping);
+    }
+
+    #[test]
+    fn stamps_never_go_back_under_any_clock() {
+        let mut state = START;
+        let mut last = 0;
+        let mut seed = 88_172_645_463_325_252_u64;
+        for step in 0..10_000u64 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let reading = read(state, seed % 10_000_000, Duration::from_millis(step * 7));
+            assert!(reading.stamp_ms >= last);
+            last = reading.stamp_ms;
+            state = reading.state;
+        }
+    }
+}
