@@ -20,22 +20,16 @@ pub trait Clock: Send + Sync + fmt::Debug {
 }
 
 /// The clocks of the operating system.
-#[derive(Clone, Debug)]
-pub struct SystemClock {
-    started: std::time::Instant,
-}
+///
+/// Monotonic time goes on while the machine sleeps (`CLOCK_BOOTTIME`), so that a machine that wakes up
+/// does not look like one whose Unix time has leapt.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
 
 impl SystemClock {
-    /// A clock whose monotonic time starts now.
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the system's clocks")]
+    /// The clocks of the operating system.
     pub fn new() -> Self {
-        Self { started: std::time::Instant::now() }
-    }
-}
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self::new()
+        Self
     }
 }
 
@@ -47,9 +41,10 @@ impl Clock for SystemClock {
         since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
     }
 
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the system's clocks")]
     fn monotonic(&self) -> Duration {
-        self.started.elapsed()
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+        Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
     }
 }
 

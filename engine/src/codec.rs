@@ -142,7 +142,6 @@ impl Reader {
         text.map(str::to_owned).map_err(|_| DecodeError::Range { what, at: self.at })
     }
 
-    #[allow(dead_code, reason = "read by checkpoints")]
     pub(crate) fn bool(&mut self, what: &'static str) -> Result<bool, DecodeError> {
         match self.u8()? {
             0 => Ok(false),

@@ -5,13 +5,14 @@
 //! family has a file with its types, its binary form and its tests; an [entry](EntryBuilder) holds many
 //! commands and one stamp.
 
+mod check;
 mod entry;
 pub mod mailbox;
 pub mod meta;
 pub mod session;
 pub mod shard;
 
-pub use entry::{DecodedCommand, ENTRY_HEAD_BYTES, EntryBuilder, EntryFull, EntryReader};
+pub use entry::{DecodedCommand, ENTRY_HEAD_BYTES, EntryBuilder, EntryReader, PushError};
 pub use mailbox::{Ack, Enqueue, MessageKind, Purge, RecordHead, RecordRef};
 pub use meta::{EndIncarnation, GatewayKind, InitCluster, RegisterGateway, SetNode};
 pub use session::{Claim, Release, Sweep, Unregister};

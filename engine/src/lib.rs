@@ -15,14 +15,22 @@ pub mod limits;
 mod log_id;
 mod position;
 mod reply;
+mod state;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use codec::DecodeError;
-pub use command::{Command, EntryBuilder, EntryFull, EntryReader, MessageKind};
+pub use command::{
+    Ack, Claim, Command, EndIncarnation, Enqueue, EntryBuilder, EntryReader, GatewayKind, Init,
+    InitCluster, MessageKind, Purge, PushError, RegisterGateway, Release, Rules, SetNode, Sweep,
+    Unregister,
+};
 pub use device::{ALL_DEVICES, DeviceId, PRIMARY_DEVICE, Session, is_valid_user};
 pub use log_id::{EntryPayload, GroupId, LogId, META_GROUP, group_of_shard};
 pub use position::Position;
 pub use reply::{
     Acked, Claimed, Enqueued, Purged, Registered, Released, Reply, Status, Stored, Swept,
     Unregistered,
+};
+pub use state::{
+    ApplyError, ClusterInfo, GatewayInfo, Located, MailboxStat, MetaState, NodeInfo, ShardStats,
 };

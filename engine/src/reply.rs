@@ -1,4 +1,7 @@
 //! What applying a command answers.
+//!
+//! Each kind of command has its kind of reply, also when it was refused: `Unavailable` before the
+//! group's first command, `Invalid` for a command that the group does not take.
 
 use smallvec::SmallVec;
 
@@ -30,8 +33,7 @@ pub enum Status {
 /// The answer to one command, in the order of the entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// To `Init`, `SetRules`, `InitCluster`, `SetNode` and `Tick`; and to any command that the group
-    /// does not take (a shard's command on the meta group, or before `Init`).
+    /// To `Init`, `SetRules`, `InitCluster`, `SetNode` and `Tick`.
     Done(Status),
     /// To `Claim`.
     Claimed(Claimed),
@@ -72,6 +74,20 @@ pub struct Claimed {
     pub evicted_device: u16,
 }
 
+impl Claimed {
+    pub(crate) fn refused(status: Status) -> Self {
+        Self {
+            status,
+            epoch: 0,
+            connected_at_ms: 0,
+            replaced: None,
+            tail: 0,
+            backlog: 0,
+            evicted_device: 0,
+        }
+    }
+}
+
 /// The answer to `Release`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Released {
@@ -95,6 +111,8 @@ pub struct Unregistered {
 /// The answer to `Sweep`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Swept {
+    /// `Ok`, unless the group does not take sweeps.
+    pub status: Status,
     /// Sessions removed.
     pub sessions: u32,
     /// Where the next sweep goes on; `None`: all buckets were seen.
@@ -114,6 +132,18 @@ pub struct Enqueued {
     pub enqueued_at_ms: u64,
     /// When it expires; 0 like the field before.
     pub expires_at_ms: u64,
+}
+
+impl Enqueued {
+    pub(crate) fn refused(status: Status) -> Self {
+        Self {
+            status,
+            stored: SmallVec::new(),
+            sessions: SmallVec::new(),
+            enqueued_at_ms: 0,
+            expires_at_ms: 0,
+        }
+    }
 }
 
 /// The part of an enqueue that concerns one device.

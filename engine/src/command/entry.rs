@@ -15,6 +15,7 @@ use super::{Command, RecordRef};
 use crate::{
     codec::{DecodeError, Reader},
     limits::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX},
+    reply::Status,
 };
 
 /// Bytes before the first command.
@@ -22,10 +23,16 @@ pub const ENTRY_HEAD_BYTES: usize = 1 + 8 + 2;
 const VERSION: u8 = 1;
 const COUNT_AT: usize = 9;
 
-/// The command does not fit any more; it belongs into the next entry.
+/// Why a command was not taken into an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the entry is full")]
-pub struct EntryFull;
+pub enum PushError {
+    /// It does not fit any more; it belongs into the next entry.
+    #[error("the entry is full")]
+    Full,
+    /// It is beyond its limits and fits no entry: answer this status. See [`Command::check`].
+    #[error("the command is beyond its limits: {0:?}")]
+    Refused(Status),
+}
 
 /// Puts commands together to one entry.
 ///
@@ -57,16 +64,17 @@ impl EntryBuilder {
     /// Appends a command; bodies are copied here and never again.
     ///
     /// Fails when the entry would hold more than 65,535 commands or 1 MiB. An empty entry takes any
-    /// command.
-    pub fn push(&mut self, command: &Command) -> Result<(), EntryFull> {
+    /// command that is within its limits.
+    pub fn push(&mut self, command: &Command) -> Result<(), PushError> {
+        command.check().map_err(PushError::Refused)?;
         if usize::from(self.count) >= ENTRY_COMMANDS_MAX {
-            return Err(EntryFull);
+            return Err(PushError::Full);
         }
         let before = self.bytes.len();
         command.encode(&mut self.bytes);
         if self.bytes.len() > ENTRY_BYTES_MAX {
             self.bytes.truncate(before);
-            return Err(EntryFull);
+            return Err(PushError::Full);
         }
         self.count += 1;
         Ok(())

@@ -1,0 +1,96 @@
+//! Which commands can be written down at all, and how long they become.
+//!
+//! These are the bounds that hold whatever the state is. They are checked before a command enters an
+//! entry, because what is in the log must be readable by every replica, for ever.
+
+use bytes::Bytes;
+
+use super::{Command, Enqueue, RegisterGateway};
+use crate::{
+    device::{DeviceId, is_valid_user},
+    limits::{
+        ACK_SEQS_MAX, ADDRESS_BYTES_MAX, BODY_BYTES_MAX, MESSAGE_ID_BYTES, NAME_BYTES_MAX,
+        PUSH_TOKEN_BYTES_MAX, REASON_BYTES_MAX,
+    },
+    reply::Status,
+};
+
+impl Command {
+    /// Whether the command is within the limits that no state can lift; else `Invalid` or `TooLarge`.
+    pub fn check(&self) -> Result<(), Status> {
+        match self {
+            Self::Claim(c) => {
+                device(&c.device)?;
+                within(&c.push_token, PUSH_TOKEN_BYTES_MAX)
+            }
+            Self::Release(c) => device(&c.device),
+            Self::Unregister(c) => device(&c.device),
+            Self::Enqueue(c) => enqueue(c),
+            Self::Ack(c) => {
+                device(&c.device)?;
+                if c.seqs.len() > ACK_SEQS_MAX { Err(Status::Invalid) } else { Ok(()) }
+            }
+            Self::Purge(c) => {
+                device(&c.device)?;
+                within(&c.reason, REASON_BYTES_MAX)
+            }
+            Self::SetNode(c) => text(&c.address, ADDRESS_BYTES_MAX),
+            Self::RegisterGateway(RegisterGateway { name, address, .. }) => {
+                text(name, NAME_BYTES_MAX)?;
+                text(address, ADDRESS_BYTES_MAX)
+            }
+            Self::Init(_)
+            | Self::SetRules(_)
+            | Self::Sweep(_)
+            | Self::Tick
+            | Self::InitCluster(_)
+            | Self::EndIncarnation(_) => Ok(()),
+        }
+    }
+
+    /// Bytes that the command takes in an entry.
+    pub fn encoded_len(&self) -> usize {
+        const TAG: usize = 1;
+        const RULES: usize = 4 + 8 + 2 + 8 + 8 + 8 + 4;
+        let device_len = |id: &DeviceId| 2 + 1 + id.user.len();
+        TAG + match self {
+            Self::Init(_) => 1 + 16 + RULES,
+            Self::SetRules(_) => RULES,
+            Self::Claim(c) => device_len(&c.device) + 4 + 8 + 8 + 2 + c.push_token.len(),
+            Self::Release(c) => device_len(&c.device) + 8,
+            Self::Unregister(c) => device_len(&c.device),
+            Self::Sweep(_) => 4 + 8 + 4 + 4,
+            Self::Enqueue(c) => {
+                let record = 1 + MESSAGE_ID_BYTES + device_len(&c.from) + c.body.len();
+                2 + 1 + c.to_user.len() + 8 + 4 + record
+            }
+            Self::Ack(c) => device_len(&c.device) + 8 + 8 + 4 + c.seqs.len() * 8,
+            Self::Purge(c) => device_len(&c.device) + 2 + c.reason.len(),
+            Self::Tick => 0,
+            Self::InitCluster(_) => 16 + 4 + 1,
+            Self::SetNode(c) => 8 + 2 + c.address.len() + 16,
+            Self::RegisterGateway(c) => 1 + 2 + c.name.len() + 2 + c.address.len(),
+            Self::EndIncarnation(_) => 4 + 8,
+        }
+    }
+}
+
+fn device(id: &DeviceId) -> Result<(), Status> {
+    if id.is_valid() { Ok(()) } else { Err(Status::Invalid) }
+}
+
+fn within(bytes: &Bytes, max: usize) -> Result<(), Status> {
+    if bytes.len() <= max { Ok(()) } else { Err(Status::Invalid) }
+}
+
+fn text(text: &str, max: usize) -> Result<(), Status> {
+    if !text.is_empty() && text.len() <= max { Ok(()) } else { Err(Status::Invalid) }
+}
+
+fn enqueue(c: &Enqueue) -> Result<(), Status> {
+    device(&c.from)?;
+    if !is_valid_user(&c.to_user) {
+        return Err(Status::Invalid);
+    }
+    if c.body.len() > BODY_BYTES_MAX { Err(Status::TooLarge) } else { Ok(()) }
+}

@@ -1,0 +1,81 @@
+//! The state of one group in memory, and `apply`, the only thing that changes it.
+//!
+//! ```text
+//!   entry (log id, stamp, commands)                readers, any number of threads
+//!          │ one writer                                  │
+//!          ▼                                             ▼
+//!      apply ──▶ header │ users (1,024 buckets, a lock each) │ dedup │ meta ◀── query
+//!                                │
+//!                                └─▶ image: the same buckets, shared until they change
+//! ```
+//!
+//! `apply` is a pure function of the state and the entry: no clock, no randomness, no file, no
+//! iteration in an order that could differ. It is called by one thread at a time; readers see each
+//! command whole or not at all. An [`Image`] is the state at one entry, taken in microseconds because it
+//! shares the buckets; the first change to a shared bucket copies it. Checkpoints, exports and the state
+//! hash work on images while `apply` goes on.
+//!
+//! Here is no body of any message: only where it lies.
+
+mod apply;
+mod dedup;
+mod encode;
+mod expiry;
+mod hash;
+mod header;
+mod image;
+mod mailbox;
+mod map;
+mod message;
+mod meta;
+mod query;
+mod user;
+
+pub use apply::ApplyError;
+pub(crate) use encode::{
+    decode_dedup, decode_meta, decode_users, encode_dedup, encode_meta, encode_user,
+};
+pub(crate) use header::Header;
+pub(crate) use image::Image;
+pub(crate) use message::{Message, Place};
+pub use meta::{ClusterInfo, GatewayInfo, MetaState, NodeInfo};
+pub use query::{Located, MailboxStat, ShardStats};
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use dedup::Dedup;
+use map::UserMap;
+
+/// The state of one group.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Small values that every read may want. A lock, because a reader needs them as of one moment.
+    header: RwLock<Header>,
+    users: UserMap,
+    /// Touched by `apply` and by images only, so the lock is never waited for while reading.
+    dedup: Mutex<Dedup>,
+    /// Replaced as a whole on each change, which is rare.
+    meta: RwLock<Arc<MetaState>>,
+}
+
+impl State {
+    /// The state before the first entry.
+    pub(crate) fn new(header: Header) -> Self {
+        Self {
+            users: UserMap::new(&header.dedup_key),
+            dedup: Mutex::new(Dedup::default()),
+            meta: RwLock::new(Arc::new(MetaState::default())),
+            header: RwLock::new(header),
+        }
+    }
+
+    pub(crate) fn header(&self) -> Header {
+        self.header.read().clone()
+    }
+
+    pub(crate) fn log_time_ms(&self) -> u64 {
+        self.header.read().log_time_ms
+    }
+}

@@ -1,0 +1,168 @@
+//! The users of a shard: 1,024 buckets, one writer, many readers.
+//!
+//! The bucket of a user follows from a fixed hash, because expiry and sweeps walk the buckets and every
+//! replica must walk them alike. Inside a bucket the order is undefined, so nothing that is replicated
+//! may depend on it.
+//!
+//! A bucket is shared with images by reference count; the first write to a shared one copies it. This
+//! file is all that knows how users are kept: another map can take its place.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use parking_lot::RwLock;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::user::{Totals, User};
+use crate::limits::USER_BUCKETS;
+
+/// The users whose hash ends alike.
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    users: HashMap<Bytes, User, FixedState>,
+    totals: Totals,
+    /// Lower bound of the earliest expiry in the bucket.
+    next_expiry_ms: u64,
+}
+
+impl Bucket {
+    fn new(seed: u64) -> Self {
+        Self {
+            users: HashMap::with_hasher(FixedState::with_seed(seed)),
+            totals: Totals::default(),
+            next_expiry_ms: u64::MAX,
+        }
+    }
+
+    /// All users, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, &User)> {
+        self.users.iter()
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub(crate) fn next_expiry_ms(&self) -> u64 {
+        self.next_expiry_ms
+    }
+
+    /// Calls `change` on one user and keeps counts and records right after it.
+    fn change<R>(&mut self, name: &[u8], change: impl FnOnce(&mut User) -> R) -> R {
+        if let Some(user) = self.users.get_mut(name) {
+            let before = user.totals();
+            let result = change(user);
+            let is_empty = user.prune();
+            let (after, next) = (user.totals(), user.next_expiry_ms());
+            self.account(before, after, next);
+            if is_empty {
+                self.users.remove(name);
+                self.shrink();
+            }
+            return result;
+        }
+        let mut user = User::default();
+        let result = change(&mut user);
+        if !user.prune() {
+            self.account(Totals::default(), user.totals(), user.next_expiry_ms());
+            self.users.insert(Bytes::copy_from_slice(name), user);
+        }
+        result
+    }
+
+    fn account(&mut self, before: Totals, after: Totals, next_expiry_ms: u64) {
+        self.totals = self.totals.minus(before).plus(after);
+        self.next_expiry_ms = self.next_expiry_ms.min(next_expiry_ms);
+    }
+
+    /// Calls `change` on every user; drops those that hold nothing after it.
+    fn change_all(&mut self, mut change: impl FnMut(&Bytes, &mut User)) {
+        let mut totals = Totals::default();
+        let mut next_expiry_ms = u64::MAX;
+        self.users.retain(|name, user| {
+            change(name, user);
+            let is_empty = user.prune();
+            totals = totals.plus(user.totals());
+            next_expiry_ms = next_expiry_ms.min(user.next_expiry_ms());
+            !is_empty
+        });
+        self.totals = totals;
+        self.next_expiry_ms = next_expiry_ms;
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        if self.users.capacity() > 64 && self.users.len() * 8 < self.users.capacity() {
+            self.users.shrink_to(self.users.len() * 2);
+        }
+    }
+}
+
+/// The users of a shard.
+#[derive(Debug)]
+pub(crate) struct UserMap {
+    /// A lock per bucket: a reader waits for the writer only in its own bucket, and only while one
+    /// command changes it.
+    buckets: Box<[RwLock<Arc<Bucket>>]>,
+}
+
+impl UserMap {
+    /// An empty map. The hash inside a bucket is seeded from `key`, so that names cannot be chosen
+    /// to collide.
+    pub(crate) fn new(key: &[u8; 16]) -> Self {
+        let seed = xxh3_64_with_seed(key, 1);
+        let bucket = |_| RwLock::new(Arc::new(Bucket::new(seed)));
+        Self { buckets: (0..USER_BUCKETS).map(bucket).collect() }
+    }
+
+    fn bucket_of(&self, user: &[u8]) -> &RwLock<Arc<Bucket>> {
+        // The top bits choose the shard, so the bottom bits choose the bucket.
+        let index = usize::try_from(xxh3_64(user) % USER_BUCKETS as u64).unwrap_or(0);
+        &self.buckets[index]
+    }
+
+    /// Looks at a user; `None` when there is no record. Keep it short: the writer may wait.
+    pub(crate) fn read<R>(&self, user: &[u8], look: impl FnOnce(Option<&User>) -> R) -> R {
+        let bucket = self.bucket_of(user).read();
+        look(bucket.users.get(user))
+    }
+
+    /// Changes a user, who is made if there is none and dropped if nothing is left.
+    pub(crate) fn write<R>(&self, user: &[u8], change: impl FnOnce(&mut User) -> R) -> R {
+        let mut bucket = self.bucket_of(user).write();
+        Arc::make_mut(&mut bucket).change(user, change)
+    }
+
+    /// Changes all users of one bucket.
+    pub(crate) fn write_bucket(&self, index: usize, change: impl FnMut(&Bytes, &mut User)) {
+        if let Some(bucket) = self.buckets.get(index) {
+            Arc::make_mut(&mut bucket.write()).change_all(change);
+        }
+    }
+
+    /// Looks at one bucket.
+    pub(crate) fn read_bucket<R>(
+        &self,
+        index: usize,
+        look: impl FnOnce(&Bucket) -> R,
+    ) -> Option<R> {
+        Some(look(&self.buckets.get(index)?.read()))
+    }
+
+    /// All buckets as they are now, shared until they change. The caller keeps the writer out.
+    pub(crate) fn share(&self) -> Vec<Arc<Bucket>> {
+        self.buckets.iter().map(|bucket| Arc::clone(&bucket.read())).collect()
+    }
+
+    /// Adds a user as a file describes it; false when it is there already.
+    pub(crate) fn insert(&self, name: &Bytes, user: User) -> bool {
+        self.write(name, |slot| {
+            let is_new = slot.devices().is_empty();
+            if is_new {
+                *slot = user;
+            }
+            is_new
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! The state of the meta group: the cluster, its nodes, and gateway and chat processes.
+//!
+//! Which sessions are dead is not written anywhere session by session. A process has one incarnation
+//! that may be alive, the highest; all before it have ended, and so has that one once `live` is false.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    command::{EndIncarnation, GatewayKind, InitCluster, RegisterGateway, SetNode},
+    limits::{GATEWAYS_MAX, GENERATION_MAX, NODES_MAX, SHARDS_MAX},
+    reply::{Registered, Status},
+};
+
+/// What is fixed when a cluster is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterInfo {
+    /// Random.
+    pub cluster_id: [u8; 16],
+    /// A power of two.
+    pub shards: u32,
+}
+
+/// A store node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Chosen by the operator.
+    pub node_id: u64,
+    /// host:port of its gRPC service.
+    pub address: String,
+    /// The disk that it last joined with.
+    pub disk_id: [u8; 16],
+}
+
+/// A gateway or chat process, alive or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayInfo {
+    /// Stays with the name.
+    pub gateway_id: u32,
+    /// The latest; the position of its registration, so that it rises through any restore.
+    pub incarnation: u64,
+    /// Unique per kind.
+    pub name: String,
+    /// host:port of its own gRPC service.
+    pub address: String,
+    /// Gateway or chat.
+    pub kind: GatewayKind,
+    /// False once the latest incarnation has ended.
+    pub live: bool,
+    /// Log time of the latest registration, Unix milliseconds.
+    pub registered_at_ms: u64,
+}
+
+/// The state of the meta group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetaState {
+    pub(crate) cluster: Option<ClusterInfo>,
+    pub(crate) version: u64,
+    pub(crate) nodes: BTreeMap<u64, NodeInfo>,
+    pub(crate) gateways: BTreeMap<u32, GatewayInfo>,
+    pub(crate) gateway_id_last: u32,
+}
+
+impl MetaState {
+    /// What was fixed when the cluster was made; `None` until then.
+    pub fn cluster(&self) -> Option<ClusterInfo> {
+        self.cluster
+    }
+
+    /// How many shards the cluster has; 0 until it is made.
+    pub fn shards(&self) -> u32 {
+        self.cluster.map_or(0, |cluster| cluster.shards)
+    }
+
+    /// Position of the last command that changed anything here; 0 if none did.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All nodes, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes.values()
+    }
+
+    /// All gateway and chat processes, ended ones too, by id.
+    pub fn gateways(&self) -> impl Iterator<Item = &GatewayInfo> {
+        self.gateways.values()
+    }
+
+    /// One of them.
+    pub fn gateway(&self, gateway_id: u32) -> Option<&GatewayInfo> {
+        self.gateways.get(&gateway_id)
+    }
+
+    /// Whether an incarnation is known to have ended. One that is unknown, or newer than what is known
+    /// here, is live.
+    pub fn has_ended(&self, gateway_id: u32, incarnation: u64) -> bool {
+        self.gateways.get(&gateway_id).is_some_and(|known| {
+            incarnation < known.incarnation || (incarnation == known.incarnation && !known.live)
+        })
+    }
+
+    /// Whether this is the live incarnation of a known process.
+    pub fn is_live(&self, gateway_id: u32, incarnation: u64) -> bool {
+        let known = self.gateways.get(&gateway_id);
+        known.is_some_and(|known| known.live && known.incarnation == incarnation)
+    }
+
+    pub(super) fn init_cluster(&mut self, command: &InitCluster) -> Status {
+        let shards = command.shards;
+        if !shards.is_power_of_two() || shards > SHARDS_MAX || command.generation > GENERATION_MAX {
+            return Status::Invalid;
+        }
+        if self.cluster.is_none() {
+            self.cluster = Some(ClusterInfo { cluster_id: command.cluster_id, shards });
+        }
+        Status::Ok
+    }
+
+    pub(super) fn set_node(&mut self, command: &SetNode) -> Status {
+        let is_new = !self.nodes.contains_key(&command.node_id);
+        if command.address.is_empty() || (is_new && self.nodes.len() >= NODES_MAX) {
+            return Status::Invalid;
+        }
+        let SetNode { node_id, address, disk_id } = command.clone();
+        self.nodes.insert(node_id, NodeInfo { node_id, address, disk_id });
+        Status::Ok
+    }
+
+    pub(super) fn register(
+        &mut self,
+        command: &RegisterGateway,
+        position: u64,
+        now_ms: u64,
+    ) -> Registered {
+        let refused = Registered { status: Status::Invalid, gateway_id: 0, incarnation: 0 };
+        if command.name.is_empty() || command.address.is_empty() {
+            return refused;
+        }
+        let Some(gateway_id) = self.id_of(command) else { return refused };
+        let RegisterGateway { name, address, kind } = command.clone();
+        let info = GatewayInfo {
+            gateway_id,
+            incarnation: position,
+            name,
+            address,
+            kind,
+            live: true,
+            registered_at_ms: now_ms,
+        };
+        self.gateways.insert(gateway_id, info);
+        Registered { status: Status::Ok, gateway_id, incarnation: position }
+    }
+
+    /// The id that the name has, or the next one if there is room. A chat process that has ended
+    /// leaves nothing behind that its id would protect, so the oldest of those makes room.
+    fn id_of(&mut self, command: &RegisterGateway) -> Option<u32> {
+        let is_same = |g: &&GatewayInfo| g.kind == command.kind && g.name == command.name;
+        if let Some(known) = self.gateways.values().find(is_same) {
+            return Some(known.gateway_id);
+        }
+        if self.gateways.len() >= GATEWAYS_MAX {
+            let ended = self.gateways.values().filter(|g| g.kind == GatewayKind::Chat && !g.live);
+            let oldest = ended.min_by_key(|g| g.incarnation)?.gateway_id;
+            self.gateways.remove(&oldest);
+        }
+        self.gateway_id_last = self.gateway_id_last.checked_add(1)?;
+        Some(self.gateway_id_last)
+    }
+
+    pub(super) fn end_incarnation(&mut self, command: &EndIncarnation) -> Status {
+        let Some(known) = self.gateways.get_mut(&command.gateway_id) else {
+            return Status::UnknownGateway;
+        };
+        if command.incarnation > known.incarnation {
+            return Status::UnknownGateway;
+        }
+        // Ending one that ended long ago is no error: its lease and its goodbye may both arrive.
+        if command.incarnation == known.incarnation {
+            known.live = false;
+        }
+        Status::Ok
+    }
+}
