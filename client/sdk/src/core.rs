@@ -1,0 +1,231 @@
+//! What all clones of a client share, and the task that keeps the shard map.
+
+use std::{collections::HashMap, future::Future, sync::Arc};
+
+use parking_lot::{Mutex, RwLock};
+use switchboard_api::v1::{ShardMapResponse, WatchShardMapRequest};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::{debug, warn};
+
+use crate::{
+    ClientOptions, Error, error,
+    node::Node,
+    retry::{Backoff, Budget},
+    route::Routes,
+};
+
+pub(crate) struct Core {
+    pub(crate) options: ClientOptions,
+    pub(crate) stop: CancellationToken,
+    budget: Budget,
+    seeds: Vec<Arc<Node>>,
+    /// Every node ever seen, by address, so that a map that changes keeps connections. A lock,
+    /// because callers read while the map's task writes; nodes of departed addresses are dropped.
+    nodes: Mutex<HashMap<String, Arc<Node>>>,
+    routes: RwLock<Arc<Routes>>,
+    refresh: Arc<Notify>,
+    map: watch::Sender<Option<ShardMapResponse>>,
+}
+
+/// Whether a call that may already have happened may be made again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    Harmless,
+    Harmful,
+}
+
+impl Core {
+    pub(crate) fn start(addresses: &[String], options: ClientOptions) -> Result<Arc<Self>, Error> {
+        let (stop, refresh) = (CancellationToken::new(), Arc::new(Notify::new()));
+        let mut nodes = HashMap::new();
+        let mut seeds: Vec<Arc<Node>> = Vec::new();
+        for address in addresses {
+            if !nodes.contains_key(address) {
+                let node = Arc::new(Node::new(address, &options, refresh.clone(), stop.clone())?);
+                nodes.insert(address.clone(), node.clone());
+                seeds.push(node);
+            }
+        }
+        if seeds.is_empty() {
+            return Err(Error::rejected("ADDRESS", "no store address is given"));
+        }
+        let core = Arc::new(Self {
+            options,
+            stop: stop.clone(),
+            budget: Budget::new(),
+            nodes: Mutex::new(nodes),
+            routes: RwLock::new(Arc::new(Routes::seeds(seeds.clone()))),
+            seeds,
+            refresh,
+            map: watch::Sender::new(None),
+        });
+        let keeper = core.clone();
+        tokio::spawn(async move {
+            let _ = stop.run_until_cancelled(keeper.keep_map()).await;
+        });
+        Ok(core)
+    }
+
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        self.routes.read().clone()
+    }
+
+    pub(crate) fn map(&self) -> watch::Receiver<Option<ShardMapResponse>> {
+        self.map.subscribe()
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(self.options.backoff_base, self.options.backoff_max)
+    }
+
+    /// Makes a call until it succeeds, is refused for good, or neither deadline nor budget allow
+    /// another attempt. `call` gets the number of the attempt, to turn to another node.
+    pub(crate) async fn retrying<R, F>(
+        &self,
+        repeat: Repeat,
+        mut call: impl FnMut(usize) -> (Arc<Node>, F),
+    ) -> Result<R, Error>
+    where
+        F: Future<Output = Result<R, Status>>,
+    {
+        let deadline = Instant::now() + self.options.deadline;
+        let mut backoff = self.backoff();
+        for attempt in 0.. {
+            let (node, answer) = call(attempt);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let status = match timeout(left, answer).await {
+                Ok(Ok(answer)) => {
+                    node.health.up();
+                    self.budget.earn();
+                    return Ok(answer);
+                }
+                Ok(Err(status)) => status,
+                Err(_) => return Err(deadline_passed(repeat)),
+            };
+            let error = error::from_status(&status);
+            let wait = match &error {
+                Error::Rejected { .. } => return Err(error),
+                Error::Retryable { retry_after, .. } => backoff.next().max(*retry_after),
+                Error::OutcomeUnknown { .. } => {
+                    node.health.down();
+                    if repeat == Repeat::Harmful && !never_sent(&status) {
+                        return Err(error);
+                    }
+                    backoff.next()
+                }
+            };
+            node.health.changed();
+            debug!(node = node.health.address(), attempt, %status, "a call failed");
+            if Instant::now() + wait >= deadline || !self.budget.spend() {
+                return Err(given_up(error, repeat));
+            }
+            sleep(wait).await;
+        }
+        Err(deadline_passed(repeat))
+    }
+
+    /// Watches the shard map on one node after another, for ever.
+    async fn keep_map(&self) {
+        let mut backoff = self.backoff();
+        for attempt in 0.. {
+            let node = self.routes().any(attempt).clone();
+            match self.watch_map(&node).await {
+                Ok(seen) => {
+                    if seen {
+                        backoff.reset();
+                    }
+                }
+                Err(status) => {
+                    debug!(node = node.health.address(), %status, "no shard map");
+                }
+            }
+            sleep(backoff.next()).await;
+        }
+    }
+
+    /// Until the stream ends or somebody asks for a fresh map; whether any map came.
+    async fn watch_map(&self, node: &Node) -> Result<bool, Status> {
+        let mut cluster = node.cluster();
+        let opened =
+            timeout(self.options.stall_timeout, cluster.watch_shard_map(WatchShardMapRequest {}));
+        let mut stream = opened
+            .await
+            .map_err(|_| Status::deadline_exceeded("the node does not answer"))??
+            .into_inner();
+        let mut seen = false;
+        loop {
+            tokio::select! {
+                message = stream.message() => match message? {
+                    Some(response) => {
+                        if let Some(map) = response.map {
+                            seen = true;
+                            self.adopt(map);
+                        }
+                    }
+                    None => return Ok(seen),
+                },
+                () = self.refresh.notified(), if seen => return Ok(seen),
+            }
+        }
+    }
+
+    fn adopt(&self, map: ShardMapResponse) {
+        if !map.shards.is_power_of_two() {
+            warn!(shards = map.shards, "a shard map without a power of two; left alone");
+            return;
+        }
+        let mut nodes = self.nodes.lock();
+        let routes = Routes::new(&map, &self.seeds, |address| {
+            if let Some(node) = nodes.get(address) {
+                return Some(node.clone());
+            }
+            let made = Node::new(address, &self.options, self.refresh.clone(), self.stop.clone());
+            match made {
+                Ok(node) => {
+                    let node = Arc::new(node);
+                    nodes.insert(address.to_owned(), node.clone());
+                    Some(node)
+                }
+                Err(error) => {
+                    warn!(address, %error, "the shard map names a node that cannot be reached");
+                    None
+                }
+            }
+        });
+        drop(nodes);
+        *self.routes.write() = Arc::new(routes);
+        self.map.send_replace(Some(map));
+    }
+}
+
+/// A connection that was never made: the call cannot have happened.
+fn never_sent(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::ConnectionRefused;
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn deadline_passed(repeat: Repeat) -> Error {
+    let message = "the deadline has passed".to_owned();
+    given_up(Error::OutcomeUnknown { message }, repeat)
+}
+
+/// A call that may be repeated without harm has no unknown outcome to worry about.
+fn given_up(error: Error, repeat: Repeat) -> Error {
+    match error {
+        Error::OutcomeUnknown { message } if repeat == Repeat::Harmless => {
+            Error::Retryable { retry_after: error::RETRY_AFTER_DEFAULT, message }
+        }
+        other => other,
+    }
+}

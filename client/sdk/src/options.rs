@@ -1,0 +1,43 @@
+//! How a client behaves. The defaults suit gateways and chats.
+
+use std::time::Duration;
+
+/// Settings of a [`Client`](crate::Client).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClientOptions {
+    /// For one call with all its retries. Default 10 s.
+    pub deadline: Duration,
+    /// For making a connection. Default 2 s.
+    pub connect_timeout: Duration,
+    /// A stream that owes an answer for so long is given up. Default 10 s.
+    pub stall_timeout: Duration,
+    /// How often an idle connection is probed, and how long it may take to answer. Default 5 s.
+    pub keep_alive: Duration,
+    /// The first wait before a retry or a new connection, before jitter. Default 20 ms.
+    pub backoff_base: Duration,
+    /// The longest wait before a retry or a new connection. Default 1 s.
+    pub backoff_max: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(2),
+            stall_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(5),
+            backoff_base: Duration::from_millis(20),
+            backoff_max: Duration::from_secs(1),
+        }
+    }
+}
+
+impl ClientOptions {
+    /// The same with another deadline for a call with all its retries.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+}
