@@ -1,0 +1,14 @@
+//! One file per command: its flags and what it does.
+
+pub(crate) mod bench;
+pub(crate) mod completions;
+
+use crate::output::Failure;
+
+/// The runtime of a command.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
+}

@@ -1,0 +1,23 @@
+//! Bounds of the tools in this binary; those of the contract are in `switchboard_api::limits`.
+
+use std::time::Duration;
+
+/// Longest line or document `bench replay` reads, so that a wrong file fails early (bytes).
+pub(crate) const CORPUS_BYTES_MAX: u64 = 1 << 30;
+
+/// How many examples of each kind of fault a replay keeps to print.
+pub(crate) const FAULT_EXAMPLES_MAX: usize = 5;
+
+/// Shortest time a replayed user stays offline or online: long enough that the connection is
+/// really closed and opened.
+pub(crate) const STRETCH_MIN: Duration = Duration::from_millis(300);
+
+/// Messages of one sender's turn that may wait for their Accepted at a time.
+pub(crate) const TURN_IN_FLIGHT_MAX: usize = 16;
+
+/// First and longest pause of a replayed device between attempts to connect. Shorter than the
+/// device library's, so that a gateway that is killed and restarted is found again soon.
+pub(crate) const RECONNECT_BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(1));
+
+const _: () = assert!(TURN_IN_FLIGHT_MAX >= 1);
