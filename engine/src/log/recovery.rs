@@ -1,0 +1,327 @@
+//! Reads a log back: which segments there are, what they say, where the log ends. Writes nothing.
+//!
+//! 1. *The newest segment* is the one of the highest sequence with a whole header. Above it there
+//!    may be one more file, which was being prepared, or whose header never got synced.
+//! 2. Downwards from it, as long as the sequences are unbroken, segments belong to the log. What is
+//!    older than a missing one was retired: a segment is retired only when all older ones are.
+//! 3. Replay begins with the state in the oldest header and goes through all frames. Each later
+//!    header must say exactly what replay gives. A sealed segment ends where the header after it
+//!    says that all was durable; a bad frame before that is corruption.
+//! 4. The newest segment ends at the first place without a whole frame. If a frame behind that place
+//!    says that something there was durable, it is corruption; else it is the write that a crash
+//!    interrupted, and is cut.
+//! 5. Every entry that a group has must have been met.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::error::{Fault, LogOpenError};
+use super::frame::{FrameHead, FrameKind, LogPlace, VERSION};
+use super::header::{self, SegmentHeader};
+use super::index::Index;
+use super::limits::SEGMENT_BYTES_MAX;
+use super::record::{Found, HEAD_BYTES};
+use super::scan::{BadFrame, Scanner, Step};
+use super::segment::{SegmentFile, file_name, sequence_of};
+use super::written::Written;
+use crate::fs::{Files, OpenMode};
+
+/// A log as it was found.
+pub(super) struct Recovered {
+    pub(super) index: Index,
+    pub(super) written: Written,
+    /// The segments of the log but the newest, oldest first.
+    pub(super) sealed: Vec<SegmentFile>,
+    pub(super) active: SegmentFile,
+    pub(super) end: LogEnd,
+    /// A file above the newest segment, unfinished.
+    pub(super) unfinished: Option<SegmentFile>,
+    /// Files of segments that nobody needs.
+    pub(super) retired: Vec<SegmentFile>,
+}
+
+/// Where the log ends.
+#[derive(Clone, Debug)]
+pub(super) struct LogEnd {
+    /// In the newest segment.
+    pub(super) offset: u64,
+    /// The CRC of the last frame.
+    pub(super) chain: u32,
+    /// What follows the end is the rest of a frame that was never durable.
+    pub(super) torn: bool,
+    /// Offset and header of the last frame: no later frame says that it is durable.
+    pub(super) last_frame: (u64, FrameHead),
+}
+
+/// A segment whose header was read.
+struct Opened {
+    file: SegmentFile,
+    head: FrameHead,
+    header: SegmentHeader,
+    chain: u32,
+}
+
+enum Opening {
+    Whole(Opened),
+    /// No header that ever was durable.
+    Unfinished(SegmentFile),
+}
+
+pub(super) struct Recovery<'a> {
+    files: &'a dyn Files,
+    dir: &'a Path,
+    disk_id: [u8; 16],
+    seed: u32,
+    window: Vec<u8>,
+}
+
+impl<'a> Recovery<'a> {
+    pub(super) fn new(files: &'a dyn Files, dir: &'a Path, disk_id: [u8; 16]) -> Self {
+        let seed = super::frame::seed_of(&disk_id);
+        Self { files, dir, disk_id, seed, window: Vec::new() }
+    }
+
+    pub(super) fn run(mut self) -> Result<Recovered, LogOpenError> {
+        let mut sequences = self.sequences()?;
+        let (newest, unfinished) = self.newest(&mut sequences)?;
+        // Segments of the log, newest first.
+        let mut row = vec![newest];
+        while let Some(below) = row.last().and_then(|s| s.file.sequence.checked_sub(1))
+            && sequences.last() == Some(&below)
+        {
+            sequences.pop();
+            match self.open(below)? {
+                Opening::Whole(opened) => row.push(opened),
+                Opening::Unfinished(file) => {
+                    return Err(self.corrupt(&file.path, 0, "the segment has no header"));
+                }
+            }
+        }
+        row.reverse();
+        let (index, written, end) = self.replay(&row)?;
+        let mut files: Vec<SegmentFile> = row.into_iter().map(|opened| opened.file).collect();
+        let Some(active) = files.pop() else { return Err(self.no_segment()) };
+        let retired: Result<Vec<_>, _> = sequences.iter().map(|s| self.open_file(*s)).collect();
+        Ok(Recovered { index, written, sealed: files, active, end, unfinished, retired: retired? })
+    }
+
+    /// The sequences of the segment files, ascending.
+    fn sequences(&self) -> Result<Vec<u64>, LogOpenError> {
+        let names = self.files.list(self.dir).map_err(|e| Fault::new("list", self.dir, e))?;
+        let mut sequences: Vec<u64> = names.iter().filter_map(|name| sequence_of(name)).collect();
+        sequences.sort_unstable();
+        Ok(sequences)
+    }
+
+    fn newest(
+        &mut self,
+        sequences: &mut Vec<u64>,
+    ) -> Result<(Opened, Option<SegmentFile>), LogOpenError> {
+        let mut unfinished: Option<SegmentFile> = None;
+        while let Some(sequence) = sequences.pop() {
+            match (self.open(sequence)?, &unfinished) {
+                (Opening::Whole(opened), Some(above)) if above.sequence != sequence + 1 => {
+                    let what = "it is gone, but the segment after it was prepared".to_owned();
+                    let file = self.dir.join(file_name(opened.file.sequence + 1));
+                    return Err(LogOpenError::Missing { dir: self.dir.to_path_buf(), file, what });
+                }
+                (Opening::Whole(opened), _) => return Ok((opened, unfinished)),
+                (Opening::Unfinished(file), None) => unfinished = Some(file),
+                (Opening::Unfinished(file), Some(_)) => {
+                    return Err(self.corrupt(&file.path, 0, "the segment has no header"));
+                }
+            }
+        }
+        Err(self.no_segment())
+    }
+
+    fn open_file(&self, sequence: u64) -> Result<SegmentFile, LogOpenError> {
+        let path = self.dir.join(file_name(sequence));
+        let file =
+            self.files.open(&path, OpenMode::Write).map_err(|e| Fault::new("open", &path, e))?;
+        let bytes = file.size().map_err(|e| Fault::new("stat", &path, e))?;
+        if bytes > SEGMENT_BYTES_MAX {
+            return Err(self.corrupt(&path, SEGMENT_BYTES_MAX, "it is longer than any segment"));
+        }
+        Ok(SegmentFile::new(self.dir, sequence, file, bytes))
+    }
+
+    fn open(&mut self, sequence: u64) -> Result<Opening, LogOpenError> {
+        let file = self.open_file(sequence)?;
+        let path = file.path.clone();
+        let fault = |e| Fault::new("read", &path, e);
+        let window = std::mem::take(&mut self.window);
+        let mut scanner = Scanner::new(&*file.file, sequence, self.seed, window).map_err(fault)?;
+        let step = scanner.step().map_err(fault)?;
+        let opened = match step {
+            Step::Frame(head) => {
+                let header = header::decode(scanner.records())
+                    .map_err(|bad| self.corrupt(&path, 0, bad.to_string()))?;
+                let chain = scanner.chain().unwrap_or_default();
+                Some((head, header, chain))
+            }
+            Step::Bad(BadFrame::Version(found)) => return Err(self.version(&path, found)),
+            Step::End | Step::Bad(_) => {
+                if let Some((at, durable)) = scanner.durable_beyond().map_err(fault)? {
+                    return Err(self.lost(&path, 0, at, durable, step));
+                }
+                None
+            }
+        };
+        self.window = scanner.into_window();
+        let Some((head, header, chain)) = opened else { return Ok(Opening::Unfinished(file)) };
+        if header.disk_id != self.disk_id {
+            return Err(LogOpenError::DiskId { dir: self.dir.to_path_buf() });
+        }
+        Ok(Opening::Whole(Opened { file, head, header, chain }))
+    }
+
+    fn replay(&mut self, row: &[Opened]) -> Result<(Index, Written, LogEnd), LogOpenError> {
+        let (mut index, mut written) = (Index::default(), Written::default());
+        let Some((oldest, newest)) = row.first().zip(row.last()) else {
+            return Err(self.no_segment());
+        };
+        for (group, core) in &oldest.header.groups {
+            index.start(*group, core.clone());
+            written.start(*group, core.clone());
+        }
+        for (sealed, next) in row.iter().zip(row.iter().skip(1)) {
+            self.check_states(sealed, &written)?;
+            let end = self.replay_segment(sealed, &mut index, &mut written, Some(next))?;
+            if next.head.previous != end.chain {
+                let what = "the segment does not follow the one before it";
+                return Err(self.corrupt(&next.file.path, 0, what));
+            }
+        }
+        self.check_states(newest, &written)?;
+        let end = self.replay_segment(newest, &mut index, &mut written, None)?;
+        if let Some((group, first)) = index.gap() {
+            let what = format!("it holds entry {first} of group {group}");
+            let file = self.dir.join("*.log");
+            return Err(LogOpenError::Missing { dir: self.dir.to_path_buf(), file, what });
+        }
+        Ok((index, written, end))
+    }
+
+    fn check_states(&self, segment: &Opened, written: &Written) -> Result<(), LogOpenError> {
+        let states: BTreeMap<_, _> = written.cores().map(|(g, core)| (g, core.clone())).collect();
+        if states == segment.header.groups {
+            return Ok(());
+        }
+        let what = "its header says something else than the segments before it";
+        Err(self.corrupt(&segment.file.path, 0, what))
+    }
+
+    /// Applies the frames of a segment: up to where `next` says it ends, or as far as they go.
+    fn replay_segment(
+        &mut self,
+        opened: &Opened,
+        index: &mut Index,
+        written: &mut Written,
+        next: Option<&Opened>,
+    ) -> Result<LogEnd, LogOpenError> {
+        let SegmentFile { sequence, path, file, .. } = &opened.file;
+        let fault = |e| LogOpenError::from(Fault::new("read", path, e));
+        let sealed_at = next.map(|next| next.head.durable.offset);
+        if next.is_some_and(|next| next.head.durable.segment != *sequence) {
+            return Err(self.corrupt(path, 0, "the segment after it ends another one"));
+        }
+        let window = std::mem::take(&mut self.window);
+        let mut scanner = Scanner::new(&**file, *sequence, self.seed, window).map_err(fault)?;
+        let mut last_frame = (0, opened.head);
+        let mut end = LogEnd { offset: 0, chain: opened.chain, torn: false, last_frame };
+        while sealed_at != Some(scanner.at()) {
+            let at = scanner.at();
+            match scanner.step().map_err(fault)? {
+                Step::Frame(head) if sealed_at.is_none_or(|end| scanner.at() <= end) => {
+                    last_frame = (at, head);
+                    if head.kind == FrameKind::Records {
+                        let records = scanner.records();
+                        apply(records, *sequence, at, index, written)
+                            .map_err(|what| self.corrupt(path, at, what))?;
+                    }
+                }
+                Step::Bad(BadFrame::Version(found)) => return Err(self.version(path, found)),
+                step if sealed_at.is_some() => {
+                    let what = match step {
+                        Step::Bad(bad) => bad.to_string(),
+                        _ => "a frame that was durable is gone".to_owned(),
+                    };
+                    return Err(self.corrupt(path, at, what));
+                }
+                step => {
+                    if let Some((beyond, durable)) = scanner.durable_beyond().map_err(fault)? {
+                        return Err(self.lost(path, at, beyond, durable, step));
+                    }
+                    end.torn = matches!(step, Step::Bad(_));
+                    break;
+                }
+            }
+        }
+        end.offset = scanner.at();
+        end.chain = scanner.chain().unwrap_or(end.chain);
+        end.last_frame = last_frame;
+        self.window = scanner.into_window();
+        Ok(end)
+    }
+
+    fn corrupt(&self, file: &Path, offset: u64, what: impl Into<String>) -> LogOpenError {
+        let (dir, file) = (self.dir.to_path_buf(), file.to_path_buf());
+        LogOpenError::Corrupt { dir, file, offset, what: what.into() }
+    }
+
+    /// A bad frame that a later one says was durable.
+    fn lost(
+        &self,
+        file: &Path,
+        offset: u64,
+        by: u64,
+        durable: LogPlace,
+        step: Step,
+    ) -> LogOpenError {
+        let bad = match step {
+            Step::Bad(bad) => bad.to_string(),
+            _ => "there is no frame".to_owned(),
+        };
+        let what = format!(
+            "{bad}, although the frame at offset {by} says that all was durable up to offset {}",
+            durable.offset
+        );
+        self.corrupt(file, offset, what)
+    }
+
+    fn version(&self, file: &Path, found: u8) -> LogOpenError {
+        LogOpenError::Version { file: file.to_path_buf(), found, known: VERSION }
+    }
+
+    fn no_segment(&self) -> LogOpenError {
+        LogOpenError::Missing {
+            dir: self.dir.to_path_buf(),
+            file: self.dir.join("*.log"),
+            what: "the directory has a disk id, so it had a log, but no segment with a header"
+                .to_owned(),
+        }
+    }
+}
+
+/// Applies the records of a frame at `at`.
+fn apply(
+    mut records: &[u8],
+    segment: u64,
+    at: u64,
+    index: &mut Index,
+    written: &mut Written,
+) -> Result<(), String> {
+    let mut offset = at + super::frame::FRAME_HEAD_BYTES as u64;
+    while !records.is_empty() {
+        let (found, rest) = Found::first(records).map_err(|bad| bad.to_string())?;
+        records = rest;
+        let change = found.change().map_err(|bad| bad.to_string())?;
+        let (group, life) = (found.head.group, found.head.life);
+        written.apply(group, life, &change, segment).map_err(|bad| bad.to_string())?;
+        // Offsets in a segment fit 32 bits: `SEGMENT_BYTES_MAX`.
+        index.recover(group, &change, segment, u32::try_from(offset).unwrap_or(u32::MAX));
+        offset += (HEAD_BYTES + found.payload.len()) as u64;
+    }
+    Ok(())
+}
