@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::command;
+use crate::command::{self, runtime};
 use crate::output::{Failure, Output};
 
 /// The back end of a messenger: a durable queue and a session directory, a gateway for devices, a
@@ -38,6 +38,10 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Device(command::device::DeviceCommand),
+    Session(command::session::Session),
+    Mailbox(command::mailbox::Mailbox),
+    GatewayCtl(command::gateway_ctl::GatewayCtl),
     Bench(command::bench::Bench),
     Completions(command::completions::Completions),
 }
@@ -45,8 +49,13 @@ enum Command {
 impl Cli {
     /// Does what was asked.
     pub(crate) fn run(self) -> Result<(), Failure> {
+        let global = self.global;
         match self.command {
-            Command::Bench(bench) => bench.run(self.global),
+            Command::Device(device) => runtime()?.block_on(device.run(global)),
+            Command::Session(session) => runtime()?.block_on(session.run(global)),
+            Command::Mailbox(mailbox) => runtime()?.block_on(mailbox.run(global)),
+            Command::GatewayCtl(gateways) => runtime()?.block_on(gateways.run(global)),
+            Command::Bench(bench) => bench.run(global),
             Command::Completions(completions) => completions.run(),
         }
     }

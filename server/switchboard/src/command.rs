@@ -2,11 +2,17 @@
 
 pub(crate) mod bench;
 pub(crate) mod completions;
+pub(crate) mod device;
+pub(crate) mod gateway_ctl;
+pub(crate) mod mailbox;
+mod name;
+mod operator;
+pub(crate) mod session;
 
 use crate::output::Failure;
 
 /// The runtime of a command.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -21,6 +21,7 @@ impl Completions {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "switchboard", &mut script);
-        std::io::Write::write_all(&mut std::io::stdout().lock(), &script).map_err(|error| Failure::output(&error))
+        std::io::Write::write_all(&mut std::io::stdout().lock(), &script)
+            .map_err(|error| Failure::output(&error))
     }
 }

@@ -1,0 +1,93 @@
+//! `device --as USER[/DEV] send|recv|chat`: a device on the command line.
+
+mod chat;
+mod recv;
+mod send;
+
+use clap::{Args, Subcommand};
+use switchboard_device::{Device, DeviceOptions, Event, GatewayAddress};
+use tokio::sync::mpsc;
+
+use super::name::DeviceName;
+use crate::cli::Global;
+use crate::output::Failure;
+
+/// Be a device: send, receive, chat
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  switchboard device --as alice chat bob
+  switchboard device --as alice send bob 'are you there?'
+  switchboard device --as bob recv
+  switchboard device --as bob/2 --gateway ws://127.0.0.1:7412 recv --follow")]
+pub(crate) struct DeviceCommand {
+    /// Who to be, and which device if not the primary one
+    #[arg(long = "as", value_name = "USER[/DEV]")]
+    name: DeviceName,
+    /// Gateways, as host:port or ws://host:port; the next is tried when one fails
+    #[arg(
+        long,
+        value_name = "A[,A]",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7410",
+        env = "SWITCHBOARD_GATEWAY"
+    )]
+    gateway: Vec<GatewayAddress>,
+    /// What the gateway checks; `dev` and --insecure gateways take any
+    #[arg(
+        long,
+        value_name = "T",
+        default_value = "",
+        env = "SWITCHBOARD_TOKEN",
+        hide_env_values = true
+    )]
+    token: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Send(send::Send),
+    Recv(recv::Recv),
+    Chat(chat::Chat),
+}
+
+impl DeviceCommand {
+    pub(crate) async fn run(self, global: Global) -> Result<(), Failure> {
+        let options = DeviceOptions {
+            token: self.token,
+            manual_ack: true,
+            ..DeviceOptions::new(self.name.user, self.name.device.unwrap_or(1), self.gateway)
+        };
+        match self.command {
+            Command::Send(send) => send.run(options, global).await,
+            Command::Recv(recv) => recv.run(options).await,
+            Command::Chat(chat) => chat.run(options).await,
+        }
+    }
+}
+
+/// A device with the connection that it once had.
+struct Connected {
+    device: Device,
+    events: mpsc::Receiver<Event>,
+}
+
+/// Starts a device and waits for its first connection. A gateway that is not there fails the
+/// command at once: who types a command wants to know.
+async fn connect(options: DeviceOptions) -> Result<Connected, Failure> {
+    let (device, mut events) = Device::start(options);
+    loop {
+        match events.recv().await {
+            Some(Event::Online { .. }) => return Ok(Connected { device, events }),
+            Some(Event::Offline { reason, .. }) => return Err(unreachable(&reason)),
+            Some(_) => {}
+            None => return Err(unreachable("the device stopped")),
+        }
+    }
+}
+
+fn unreachable(reason: &str) -> Failure {
+    Failure::failed(reason)
+        .help("start a gateway with `switchboard dev`, or name another by --gateway")
+}

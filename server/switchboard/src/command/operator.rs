@@ -1,0 +1,71 @@
+//! What operator commands share: how they reach the store, and how its answers become words.
+
+use std::time::Duration;
+
+use clap::Args;
+use switchboard_api::v1::ItemStatus;
+use switchboard_sdk::{Client, ClientOptions, Error};
+
+use crate::output::Failure;
+
+/// How long a command waits for the store.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Where the store is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StoreArgs {
+    /// Addresses of store nodes, as host:port
+    #[arg(
+        long,
+        value_name = "A[,A]",
+        value_delimiter = ',',
+        env = "SWITCHBOARD_STORE",
+        default_value = "127.0.0.1:7400"
+    )]
+    store: Vec<String>,
+}
+
+impl StoreArgs {
+    /// A client that has reached the store.
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+        let options = ClientOptions::default().with_deadline(WAIT_MAX);
+        let client = Client::connect(&self.store, options)
+            .map_err(|error| Failure::usage(format!("--store: {error}")))?;
+        client.ready(WAIT_MAX).await.map_err(|_| {
+            Failure::failed(format!("no store answers at {}", self.store.join(", "))).help(
+                "start one with `switchboard dev`, or name another by --store or SWITCHBOARD_STORE",
+            )
+        })?;
+        Ok(client)
+    }
+}
+
+/// Words for an error of the SDK.
+pub(crate) fn failure(error: &Error) -> Failure {
+    match error {
+        Error::Rejected { reason, message } => {
+            Failure::failed(format!("the store refused: {message} ({reason})"))
+        }
+        Error::Retryable { message, .. } => {
+            Failure::failed(format!("the store cannot answer now: {message}")).help("try again")
+        }
+        Error::OutcomeUnknown { message } => Failure::failed(format!(
+            "the store did not answer, so it may or may not have happened: {message}"
+        ))
+        .help("look before you try again"),
+    }
+}
+
+/// Words for an item that was not answered OK.
+pub(crate) fn check(status: ItemStatus) -> Result<(), Failure> {
+    let words = match status {
+        ItemStatus::Ok | ItemStatus::Duplicate => return Ok(()),
+        ItemStatus::Invalid => "there is no such user or device",
+        ItemStatus::Overloaded => "it has too much to do; try again",
+        ItemStatus::Unavailable => "no leader of the user's shard can be reached; try again",
+        other => {
+            return Err(Failure::failed(format!("the store answered {}", other.as_str_name())));
+        }
+    };
+    Err(Failure::failed(format!("the store answered {}: {words}", status.as_str_name())))
+}
