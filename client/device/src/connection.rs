@@ -1,0 +1,272 @@
+//! One connection to a gateway, frame by frame, without any memory of the conversation.
+//!
+//! Writing goes into a buffer; whoever waits for the next frame also writes what is buffered, so
+//! neither side can wait for the other for ever. All waits can be dropped without losing anything.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, BytesMut};
+use futures::{Sink as _, Stream as _};
+use prost::Message as _;
+use switchboard_api::{
+    device::v1::{ClientFrame, ServerFrame},
+    frame::{self, Decoder, FrameError},
+    limits::DEVICE_FRAME_BYTES_MAX,
+};
+use tokio::{
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    net::TcpStream,
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{ClientRequestBuilder, Error as WsError, Message, protocol::WebSocketConfig},
+};
+
+use crate::{
+    address::GatewayAddress,
+    error::{ConnectError, ConnectionError},
+    limits::READ_CHUNK_BYTES,
+};
+
+/// The WebSocket subprotocol that names the device protocol.
+pub const SUBPROTOCOL: &str = "switchboard.v1";
+
+/// A connection over TCP or WebSocket.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use switchboard_api::device::v1::{ClientFrame, Hello, client_frame::Frame};
+/// use switchboard_device::{Connection, GatewayAddress};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let gateway: GatewayAddress = "127.0.0.1:7410".parse()?;
+/// let mut connection = Connection::connect(&gateway, Duration::from_secs(5)).await?;
+/// let hello = Hello { user: "alice".into(), device: 1, ..Hello::default() };
+/// connection.send(&ClientFrame { frame: Some(Frame::Hello(hello)) }).await?;
+/// println!("{:?}", connection.next().await?);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Connection {
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp { stream: TcpStream, read: BytesMut, write: BytesMut },
+    WebSocket { stream: Box<WebSocketStream<TcpStream>>, queued: usize },
+}
+
+impl Connection {
+    /// Connects within `timeout`.
+    ///
+    /// # Errors
+    /// When the transport or the WebSocket handshake fails or takes too long.
+    pub async fn connect(
+        gateway: &GatewayAddress,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        let socket = tokio::time::timeout(timeout, async {
+            match gateway {
+                GatewayAddress::Tcp(authority) => tcp(authority).await,
+                GatewayAddress::WebSocket(url) => web_socket(url).await,
+            }
+        })
+        .await
+        .map_err(|_| ConnectError::Timeout(timeout))??;
+        Ok(Self { socket })
+    }
+
+    /// Appends a frame to what is to be written.
+    ///
+    /// # Errors
+    /// When the frame is larger than 128 KiB, or the WebSocket is closed.
+    pub fn queue(&mut self, frame: &ClientFrame) -> Result<(), ConnectionError> {
+        match &mut self.socket {
+            Socket::Tcp { write, .. } => Ok(frame::encode(frame, write)?),
+            Socket::WebSocket { stream, queued } => {
+                let length = frame.encoded_len();
+                if length > DEVICE_FRAME_BYTES_MAX {
+                    let length = length as u64;
+                    return Err(FrameError::TooLarge { length, max: DEVICE_FRAME_BYTES_MAX }.into());
+                }
+                *queued = queued.saturating_add(length);
+                let message = Message::Binary(frame.encode_to_vec().into());
+                Ok(Pin::new(stream.as_mut()).start_send(message)?)
+            }
+        }
+    }
+
+    /// Bytes queued and not yet written; on WebSocket an upper bound.
+    pub fn queued_bytes(&self) -> usize {
+        match &self.socket {
+            Socket::Tcp { write, .. } => write.len(),
+            Socket::WebSocket { queued, .. } => *queued,
+        }
+    }
+
+    /// Writes all that is queued.
+    ///
+    /// # Errors
+    /// When the transport fails.
+    pub async fn flush(&mut self) -> Result<(), ConnectionError> {
+        poll_fn(|cx| self.socket.poll_flush(cx)).await
+    }
+
+    /// Queues a frame and writes all that is queued.
+    ///
+    /// # Errors
+    /// As [`Connection::queue`] and [`Connection::flush`].
+    pub async fn send(&mut self, frame: &ClientFrame) -> Result<(), ConnectionError> {
+        self.queue(frame)?;
+        self.flush().await
+    }
+
+    /// The next frame, `None` at the end of the stream. Writes what is queued meanwhile.
+    ///
+    /// # Errors
+    /// When the transport fails or the peer breaks the protocol.
+    pub async fn next(&mut self) -> Result<Option<ServerFrame>, ConnectionError> {
+        self.drive(true).await
+    }
+
+    /// As [`Connection::next`]; without `read` it writes only, and returns only to fail.
+    pub(crate) async fn drive(
+        &mut self,
+        read: bool,
+    ) -> Result<Option<ServerFrame>, ConnectionError> {
+        poll_fn(|cx| match self.socket.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ if read => self.socket.poll_next(cx),
+            _ => Poll::Pending,
+        })
+        .await
+    }
+
+    /// The next frame if it was read from the socket already.
+    ///
+    /// # Errors
+    /// When the peer breaks the protocol.
+    pub fn next_buffered(&mut self) -> Result<Option<ServerFrame>, ConnectionError> {
+        match &mut self.socket {
+            Socket::Tcp { read, .. } => Ok(Decoder::new().next(read)?),
+            // Its buffer cannot be looked into; the next wait returns at once.
+            Socket::WebSocket { .. } => Ok(None),
+        }
+    }
+
+    /// Writes what is queued and ends the stream in order.
+    ///
+    /// # Errors
+    /// When the transport fails.
+    pub async fn close(mut self) -> Result<(), ConnectionError> {
+        match &mut self.socket {
+            Socket::Tcp { .. } => {
+                self.flush().await?;
+                let Socket::Tcp { stream, .. } = &mut self.socket else { return Ok(()) };
+                Ok(tokio::io::AsyncWriteExt::shutdown(stream).await?)
+            }
+            Socket::WebSocket { stream, .. } => Ok(stream.close(None).await?),
+        }
+    }
+}
+
+async fn tcp(authority: &str) -> Result<Socket, ConnectError> {
+    let stream = TcpStream::connect(authority).await?;
+    stream.set_nodelay(true)?;
+    Ok(Socket::Tcp { stream, read: BytesMut::new(), write: BytesMut::new() })
+}
+
+async fn web_socket(url: &str) -> Result<Socket, ConnectError> {
+    let uri: tokio_tungstenite::tungstenite::http::Uri =
+        url.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let authority = uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
+    let stream = TcpStream::connect(authority).await?;
+    stream.set_nodelay(true)?;
+    let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_CHUNK_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(Some(DEVICE_FRAME_BYTES_MAX))
+        .max_frame_size(Some(DEVICE_FRAME_BYTES_MAX));
+    let (stream, _response) = client_async_with_config(request, stream, Some(config)).await?;
+    Ok(Socket::WebSocket { stream: Box::new(stream), queued: 0 })
+}
+
+impl Socket {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        match self {
+            Self::Tcp { stream, write, .. } => {
+                while !write.is_empty() {
+                    let written = ready!(Pin::new(&mut *stream).poll_write(cx, write))?;
+                    if written == 0 {
+                        return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+                    }
+                    write.advance(written);
+                }
+                // An idle connection holds no buffer.
+                *write = BytesMut::new();
+                Poll::Ready(Ok(()))
+            }
+            Self::WebSocket { stream, queued } => {
+                ready!(Pin::new(stream.as_mut()).poll_flush(cx))?;
+                *queued = 0;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<ServerFrame>, ConnectionError>> {
+        match self {
+            Self::Tcp { stream, read, .. } => loop {
+                if let Some(frame) = Decoder::new().next(read)? {
+                    return Poll::Ready(Ok(Some(frame)));
+                }
+                if ready!(poll_read_some(stream, read, cx))? == 0 {
+                    Decoder::new().finish(read)?;
+                    return Poll::Ready(Ok(None));
+                }
+            },
+            Self::WebSocket { stream, .. } => loop {
+                match ready!(Pin::new(stream.as_mut()).poll_next(cx)) {
+                    Some(Ok(Message::Binary(bytes))) => {
+                        let frame = ServerFrame::decode(bytes).map_err(FrameError::from)?;
+                        return Poll::Ready(Ok(Some(frame)));
+                    }
+                    Some(Ok(Message::Text(_))) => {
+                        return Poll::Ready(Err(ConnectionError::NotBinary));
+                    }
+                    Some(Ok(_)) => {}
+                    None | Some(Err(WsError::ConnectionClosed)) => return Poll::Ready(Ok(None)),
+                    Some(Err(error)) => return Poll::Ready(Err(error.into())),
+                }
+            },
+        }
+    }
+}
+
+/// Reads once through a buffer on the stack, so that a connection that waits holds none.
+fn poll_read_some(
+    stream: &mut TcpStream,
+    read: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let mut chunk = [std::mem::MaybeUninit::uninit(); READ_CHUNK_BYTES];
+    let mut chunk = ReadBuf::uninit(&mut chunk);
+    ready!(Pin::new(stream).poll_read(cx, &mut chunk))?;
+    if read.is_empty() {
+        // Frames taken out before may still share the old buffer.
+        *read = BytesMut::with_capacity(chunk.filled().len());
+    }
+    read.extend_from_slice(chunk.filled());
+    Poll::Ready(Ok(chunk.filled().len()))
+}
