@@ -31,6 +31,7 @@ mod error;
 mod frame;
 mod header;
 mod index;
+pub mod inspect;
 mod keeper;
 pub mod limits;
 mod opening;

@@ -2,5 +2,9 @@
 
 #[path = "log/basic.rs"]
 mod basic;
+#[path = "log/crash.rs"]
+mod crash;
+#[path = "log/model.rs"]
+mod model;
 #[path = "log/support.rs"]
 mod support;

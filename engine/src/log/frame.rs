@@ -29,9 +29,9 @@ use super::limits::BLOCK_BYTES;
 use super::record::field;
 
 /// Bytes of a frame before its records.
-pub const FRAME_HEAD_BYTES: usize = 64;
+pub(super) const FRAME_HEAD_BYTES: usize = 64;
 /// The version of the format that this build writes, and the newest that it reads.
-pub const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 const MAGIC: [u8; 4] = *b"SBLF";
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::error::{Fault, LogOpenError};
-use super::frame::{FrameKind, LogPlace};
+use super::frame::LogPlace;
 use super::keeper::Keeper;
 use super::limits::BLOCK_BYTES;
 use super::options::{LogOptions, WriterMode};
@@ -169,13 +169,11 @@ fn start(
     Ok((Arc::new(shared), Some(writer)))
 }
 
-/// Writes the last frame once more, unless it is empty: no later frame says that it is durable. It
-/// may be in the page cache only, and even pass for clean there if the sync of it failed.
+/// Writes the last frame once more: no later frame says that it is durable. It may be in the page
+/// cache only, and even pass for clean there if the sync of it failed. What follows it is chained to
+/// it, so that goes for an empty frame as well.
 fn secure_last_frame(active: &SegmentFile, end: &LogEnd) -> Result<(), LogOpenError> {
     let (at, head) = end.last_frame;
-    if head.kind == FrameKind::Records && head.records == 0 {
-        return Ok(());
-    }
     let mut bytes = vec![0; usize::try_from(head.total_bytes()).unwrap_or(usize::MAX)];
     let read = active.file.read_at(&mut bytes, at);
     read.map_err(|e| Fault::new("read", &active.path, e))?;

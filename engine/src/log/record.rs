@@ -27,7 +27,7 @@ use super::limits::VOTE_BYTES_MAX;
 use crate::{EntryPayload, GroupId, LogId};
 
 /// Bytes of a record before its payload.
-pub const HEAD_BYTES: usize = 36;
+pub(super) const HEAD_BYTES: usize = 36;
 
 /// Something to append to the log. `group` is the group it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]

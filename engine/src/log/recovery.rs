@@ -72,13 +72,19 @@ pub(super) struct Recovery<'a> {
     dir: &'a Path,
     disk_id: [u8; 16],
     seed: u32,
+    mode: OpenMode,
     window: Vec<u8>,
 }
 
 impl<'a> Recovery<'a> {
     pub(super) fn new(files: &'a dyn Files, dir: &'a Path, disk_id: [u8; 16]) -> Self {
         let seed = super::frame::seed_of(&disk_id);
-        Self { files, dir, disk_id, seed, window: Vec::new() }
+        Self { files, dir, disk_id, seed, mode: OpenMode::Write, window: Vec::new() }
+    }
+
+    /// Opens the files for reading only.
+    pub(super) fn read_only(self) -> Self {
+        Self { mode: OpenMode::Read, ..self }
     }
 
     pub(super) fn run(mut self) -> Result<Recovered, LogOpenError> {
@@ -137,8 +143,7 @@ impl<'a> Recovery<'a> {
 
     fn open_file(&self, sequence: u64) -> Result<SegmentFile, LogOpenError> {
         let path = self.dir.join(file_name(sequence));
-        let file =
-            self.files.open(&path, OpenMode::Write).map_err(|e| Fault::new("open", &path, e))?;
+        let file = self.files.open(&path, self.mode).map_err(|e| Fault::new("open", &path, e))?;
         let bytes = file.size().map_err(|e| Fault::new("stat", &path, e))?;
         if bytes > SEGMENT_BYTES_MAX {
             return Err(self.corrupt(&path, SEGMENT_BYTES_MAX, "it is longer than any segment"));

@@ -137,22 +137,36 @@ impl<'a> Scanner<'a> {
     /// A frame is written only when the one before it is synced. So if the next frame is bad and
     /// there is such a header, the bad frame is no torn write: it was durable once.
     pub(super) fn durable_beyond(&mut self) -> io::Result<Option<(u64, LogPlace)>> {
-        let (segment, seed, from) = (self.segment, self.seed, self.at);
-        let mut at = from.saturating_add(BLOCK_BYTES);
+        let place = LogPlace { segment: self.segment, offset: self.at };
+        let found = self.head_beyond(|head| head.durable > place)?;
+        Ok(found.map(|(at, head)| (at, head.durable)))
+    }
+
+    /// The first frame header behind the next frame's place.
+    pub(super) fn next_head(&mut self) -> io::Result<Option<(u64, FrameHead)>> {
+        self.head_beyond(|_| true)
+    }
+
+    fn head_beyond(
+        &mut self,
+        wanted: impl Fn(&FrameHead) -> bool,
+    ) -> io::Result<Option<(u64, FrameHead)>> {
+        let (segment, seed) = (self.segment, self.seed);
+        let mut at = self.at.saturating_add(BLOCK_BYTES);
         while at < self.size {
             let bytes = self.bytes(at, FRAME_HEAD_BYTES)?;
             if let Looked::Head(head, _) = FrameHead::look(bytes, segment, seed)
                 && head.place == (LogPlace { segment, offset: at })
-                && head.durable > (LogPlace { segment, offset: from })
+                && wanted(&head)
             {
-                return Ok(Some((at, head.durable)));
+                return Ok(Some((at, head)));
             }
             at = at.saturating_add(BLOCK_BYTES);
         }
         Ok(None)
     }
 
-    /// Goes on at the first whole frame header at or behind `at`, whatever is before it.
+    /// Goes on at `at`, whatever is before it.
     pub(super) fn skip_to(&mut self, at: u64) {
         self.at = at;
         self.chain = None;

@@ -51,10 +51,10 @@ impl Counters {
 impl Shared {
     /// Closes the log for good: what waits, and whatever comes, fails.
     pub(super) fn poison(&self, fault: Fault, in_hand: Vec<Item>) {
-        self.close(AppendError::Poisoned(fault), in_hand);
+        self.close(&AppendError::Poisoned(fault), in_hand);
     }
 
-    pub(super) fn close(&self, why: AppendError, in_hand: Vec<Item>) {
+    pub(super) fn close(&self, why: &AppendError, in_hand: Vec<Item>) {
         let waiting = self.queue.lock().close(why.clone());
         for item in in_hand.into_iter().chain(waiting) {
             if let Some(done) = item.done {

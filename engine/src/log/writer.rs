@@ -311,7 +311,7 @@ pub(super) fn run(mut writer: Writer, shared: &Shared) {
                 let mut queue = shared.queue.lock();
                 if queue.stopping {
                     drop(queue);
-                    return shared.close(super::AppendError::Closed, Vec::new());
+                    return shared.close(&super::AppendError::Closed, Vec::new());
                 }
                 // A segment that became ready in between has set the flag already.
                 if !queue.next_ready {
@@ -329,7 +329,7 @@ pub(super) fn run(mut writer: Writer, shared: &Shared) {
             if let Err(fault) = writer.record(shared) {
                 shared.poison(fault, Vec::new());
             }
-            return shared.close(super::AppendError::Closed, Vec::new());
+            return shared.close(&super::AppendError::Closed, Vec::new());
         }
     }
 }
