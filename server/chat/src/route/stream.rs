@@ -1,0 +1,283 @@
+//! The task of one Route stream: I/O around [`Pairs`] and [`Receipts`].
+//!
+//! ```text
+//! gateway ─▶ validate ─▶ Pairs ──────┐                      ┌─▶ pushes to gateways
+//!                     └▶ Receipts ─┐ ├─▶ store (SDK lane) ──┤
+//! gateway ◀───────── answers ◀─────┴─┴──────────────────────┘
+//! ```
+//!
+//! Everything that changes the state machines happens in this one task; the store's answers come
+//! to it over a channel. Pushes are handed over on the SDK's task, in the order in which the store
+//! answered, before the gateway gets its answer.
+
+use std::{sync::Arc, time::Duration};
+
+use switchboard_api::{
+    limits::ROUTE_ITEMS_MAX,
+    v1::{
+        ItemStatus, RouteRequest, RouteResponse, enqueue_request, enqueue_response,
+        route_response::Result as Answer,
+    },
+    validate::{self, Fault},
+};
+use switchboard_sdk::{Backoff, Client};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use tracing::debug;
+
+use super::{
+    pairs::{Outcome, Outgoing, Pairs, Step, is_retryable},
+    receipts::{Gathered, Receipts},
+};
+use crate::{
+    delivery::Dispatcher,
+    limits::{RETRY_AFTER_BASE, RETRY_AFTER_MAX, STREAM_BYTES_MAX, STREAM_ITEMS_MAX},
+    meters::Meters,
+};
+
+/// What all Route streams share.
+pub(crate) struct Router {
+    pub(crate) store: Client,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) receipt_merge: Duration,
+    pub(crate) meters: Meters,
+    /// No new requests are read once it is cancelled.
+    pub(crate) draining: CancellationToken,
+}
+
+type Outbound = mpsc::Sender<Result<RouteResponse, Status>>;
+
+/// A call that the store has answered.
+enum Resolved {
+    Sends(Vec<Outgoing>, Vec<Outcome>),
+    Receipts(Gathered, Vec<Outcome>),
+}
+
+/// Serves one stream until its gateway is done or gone, or the process shuts down; in the first
+/// and last case everything under way is answered before.
+pub(crate) async fn run(
+    router: Arc<Router>,
+    mut inbound: Streaming<RouteRequest>,
+    outbound: Outbound,
+) {
+    // Not bounded by itself: it holds at most what is under way, which is.
+    let (resolved, mut resolutions) = mpsc::unbounded_channel();
+    let mut stream = Stream {
+        router: router.clone(),
+        pairs: Pairs::default(),
+        receipts: Receipts::default(),
+        flush_at: None,
+        resolved,
+        answers: Vec::new(),
+        backoff: Backoff::new(RETRY_AFTER_BASE, RETRY_AFTER_MAX),
+    };
+    let mut reading = true;
+    loop {
+        let flush_at = stream.flush_at;
+        tokio::select! {
+            biased;
+            Some(first) = resolutions.recv(), if stream.is_busy() => {
+                stream.resolve(first);
+                // One response for all that is there.
+                while let Ok(next) = resolutions.try_recv() {
+                    stream.resolve(next);
+                }
+            }
+            () = sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() => {
+                stream.flush_receipts();
+            }
+            () = router.draining.cancelled(), if reading => {
+                reading = false;
+                stream.flush_receipts();
+            }
+            message = inbound.message(), if reading && stream.has_room() => match message {
+                Ok(Some(request)) => {
+                    if let Err(status) = stream.accept(request) {
+                        let _ = outbound.send(Err(status)).await;
+                        return;
+                    }
+                }
+                Ok(None) => {
+                    reading = false;
+                    stream.flush_receipts();
+                }
+                Err(status) => {
+                    debug!(%status, "a gateway's Route stream broke");
+                    return;
+                }
+            },
+        }
+        if !stream.send_answers(&outbound).await || (!reading && !stream.is_busy()) {
+            return;
+        }
+    }
+}
+
+struct Stream {
+    router: Arc<Router>,
+    pairs: Pairs,
+    receipts: Receipts,
+    /// When the receipts that wait go to the store.
+    flush_at: Option<Instant>,
+    resolved: mpsc::UnboundedSender<Resolved>,
+    /// For the next response.
+    answers: Vec<Answer>,
+    /// How long the gateway is told to wait; grows while the store has trouble.
+    backoff: Backoff,
+}
+
+impl Stream {
+    fn is_busy(&self) -> bool {
+        self.pairs.items() + self.receipts.items() > 0
+    }
+
+    fn has_room(&self) -> bool {
+        self.pairs.items() + self.receipts.items() < STREAM_ITEMS_MAX
+            && self.pairs.bytes() < STREAM_BYTES_MAX
+    }
+
+    fn accept(&mut self, request: RouteRequest) -> Result<(), Status> {
+        let RouteRequest { mut sends, receipts, failures_seen } = request;
+        for (field, count) in [("sends", sends.len()), ("receipts", receipts.len())] {
+            validate::at_most(field, count, ROUTE_ITEMS_MAX)
+                .map_err(|fault| Status::invalid_argument(fault.to_string()))?;
+        }
+        sends.retain(|send| match validate::route_send(send) {
+            Ok(()) => true,
+            Err(fault) => {
+                self.refuse(send.id, &fault);
+                false
+            }
+        });
+        let step = self.pairs.accept(sends, failures_seen);
+        self.act(step);
+        if self.pairs.has_too_many_marks() {
+            return Err(Status::resource_exhausted("`failures_seen` does not move"));
+        }
+        for receipts in receipts {
+            match validate::route_receipts(&receipts) {
+                Ok(()) => self.receipts.accept(&receipts),
+                Err(fault) => self.refuse(receipts.id, &fault),
+            }
+        }
+        if self.receipts.is_full() {
+            self.flush_receipts();
+        } else if self.receipts.is_waiting() && self.flush_at.is_none() {
+            self.flush_at = Some(Instant::now() + self.router.receipt_merge);
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, id: u64, fault: &Fault) {
+        debug!(id, %fault, "refused");
+        let status = fault.status().into();
+        self.answers.push(Answer { id, status, at_ms: 0, retry_after_ms: 0 });
+    }
+
+    fn act(&mut self, step: Step) {
+        self.answers.extend(step.answers);
+        for call in step.calls {
+            let items = call.iter().map(|sent| sent.item.clone()).collect();
+            let (router, resolved) = (self.router.clone(), self.resolved.clone());
+            self.enqueue(items, move |results| {
+                let items = call.iter().map(|sent| &sent.item);
+                router.dispatcher.push_all(items.zip(&results));
+                let outcomes = outcomes(&results);
+                router.meters.sends(&outcomes);
+                // Nobody listens once the stream has ended; the messages are stored all the same.
+                let _ = resolved.send(Resolved::Sends(call, outcomes));
+            });
+        }
+    }
+
+    fn flush_receipts(&mut self) {
+        self.flush_at = None;
+        for call in self.receipts.gather() {
+            let items = call.items.clone();
+            let (router, resolved) = (self.router.clone(), self.resolved.clone());
+            self.enqueue(items, move |results| {
+                router.dispatcher.push_all(call.items.iter().zip(&results));
+                let outcomes = outcomes(&results);
+                router.meters.receipts(&outcomes);
+                let _ = resolved.send(Resolved::Receipts(call, outcomes));
+            });
+        }
+    }
+
+    fn enqueue(
+        &self,
+        items: Vec<enqueue_request::Item>,
+        done: impl FnOnce(Vec<enqueue_response::Result>) + Send + 'static,
+    ) {
+        // `done` goes where it is called, whether or not the client takes the items.
+        let done = Arc::new(parking_lot::Mutex::new(Some(done)));
+        let taken = done.clone();
+        let count = items.len();
+        let handed_over = self.router.store.enqueue_then(items, move |results| {
+            if let Some(done) = taken.lock().take() {
+                done(results);
+            }
+        });
+        if let Err(error) = handed_over {
+            // The bounds of a stream's calls lie within those of the client; see `limits.rs`.
+            tracing::error!(%error, "the client refused a call");
+            let invalid = enqueue_response::Result {
+                status: ItemStatus::Invalid.into(),
+                ..Default::default()
+            };
+            let done = done.lock().take();
+            if let Some(done) = done {
+                done(vec![invalid; count]);
+            }
+        }
+    }
+
+    fn resolve(&mut self, resolved: Resolved) {
+        match resolved {
+            Resolved::Sends(call, outcomes) => {
+                self.note(&outcomes);
+                let step = self.pairs.resolve(call, &outcomes);
+                self.act(step);
+            }
+            Resolved::Receipts(call, outcomes) => {
+                self.note(&outcomes);
+                self.answers.extend(self.receipts.resolve(call, &outcomes));
+            }
+        }
+    }
+
+    fn note(&mut self, outcomes: &[Outcome]) {
+        if outcomes.iter().any(|outcome| !is_retryable(outcome.status)) {
+            self.backoff.reset();
+        }
+    }
+
+    /// False when the gateway is gone.
+    async fn send_answers(&mut self, outbound: &Outbound) -> bool {
+        if self.answers.is_empty() {
+            return true;
+        }
+        let mut results = std::mem::take(&mut self.answers);
+        let mut retry_after_ms = None;
+        for answer in &mut results {
+            if is_retryable(answer.status()) {
+                let wait = retry_after_ms
+                    .get_or_insert_with(|| self.backoff.next().as_millis().max(1) as u64);
+                answer.retry_after_ms = *wait;
+            }
+        }
+        let response = RouteResponse { results, failures: self.pairs.failures() };
+        outbound.send(Ok(response)).await.is_ok()
+    }
+}
+
+fn outcomes(results: &[enqueue_response::Result]) -> Vec<Outcome> {
+    results
+        .iter()
+        .map(|result| Outcome { status: result.status(), at_ms: result.enqueued_at_ms })
+        .collect()
+}
