@@ -7,6 +7,8 @@
 
 #![deny(unsafe_code)]
 
+mod bodies;
+mod checkpoint;
 mod clock;
 mod codec;
 pub mod command;
@@ -17,8 +19,12 @@ pub mod log;
 mod log_id;
 mod position;
 mod reply;
+mod sections;
+mod shard;
 mod state;
 
+pub use bodies::BodyError;
+pub use checkpoint::CheckpointMeta;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use codec::DecodeError;
 pub use command::{
@@ -32,6 +38,11 @@ pub use position::Position;
 pub use reply::{
     Acked, Claimed, Enqueued, Purged, Registered, Released, Reply, Status, Stored, Swept,
     Unregistered,
+};
+pub use sections::SectionError;
+pub use shard::{
+    CheckpointError, CheckpointLoadError, ExportError, ExportHeader, FetchError, ImportError, Page,
+    Shard, ShardOpenError, ShardOptions, StoredMessage,
 };
 pub use state::{
     ApplyError, ClusterInfo, GatewayInfo, Located, MailboxStat, MetaState, NodeInfo, ShardStats,

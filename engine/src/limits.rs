@@ -80,6 +80,24 @@ pub const GATEWAYS_MAX: usize = 16_384;
 /// One day in milliseconds; old bodies are filed by the day they expire on.
 pub const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// Largest section of a checkpoint or export: a user with every mailbox full fits.
+pub const SECTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Users are gathered into sections of about this size.
+pub const USERS_SECTION_BYTES: usize = 1024 * 1024;
+/// An old file takes no more records beyond this size.
+pub const OLD_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Old files of one group.
+pub const OLD_FILES_MAX: usize = 100_000;
+/// Old files are written in pieces of about this size.
+pub const OLD_WRITE_BYTES: usize = 1024 * 1024;
+/// Old files smaller than this are gathered into new ones by the next checkpoint, once there are
+/// more than [`OLD_FILES_SMALL_MAX`] of them.
+pub const OLD_FILE_SMALL_BYTES: u64 = 1024 * 1024;
+/// Small old files that are left alone.
+pub const OLD_FILES_SMALL_MAX: usize = 64;
+/// Bytes of entries that a replay reads at a time.
+pub const REPLAY_READ_BYTES: usize = 4 * 1024 * 1024;
+
 const _: () = {
     assert!(COMMAND_BYTES_MAX + crate::command::ENTRY_HEAD_BYTES <= ENTRY_BYTES_MAX);
     assert!(ENTRY_COMMANDS_MAX <= u16::MAX as usize);

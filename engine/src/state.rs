@@ -32,6 +32,7 @@ mod query;
 mod user;
 
 pub use apply::ApplyError;
+pub(crate) use dedup::Dedup;
 pub(crate) use encode::{
     decode_dedup, decode_meta, decode_users, encode_dedup, encode_meta, encode_user,
 };
@@ -40,12 +41,12 @@ pub(crate) use image::Image;
 pub(crate) use message::{Message, Place};
 pub use meta::{ClusterInfo, GatewayInfo, MetaState, NodeInfo};
 pub use query::{Located, MailboxStat, ShardStats};
+pub(crate) use user::User;
 
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use dedup::Dedup;
 use map::UserMap;
 
 /// The state of one group.

@@ -1,0 +1,281 @@
+//! The state of a group in a file, and back.
+//!
+//! ```text
+//! DIR/checkpoints/GROUP-INDEX.ckpt     sections (see `sections`), magic "SBCKPT01"
+//!   kind 1   header: log ids, log time, generation, dedup key, rules, membership   once, first
+//!   kind 2   users, with the places of their messages                              any number
+//!   kind 3   dedup table, in parts to be joined                                    any number
+//!   kind 4   meta state (meta group only)                                          at most once
+//! ```
+//! A checkpoint is written under another name, synced and renamed, so a file with its name is whole.
+//! INDEX is the log index it stands at, 16 hexadecimal digits. Message records are not in it: they lie
+//! in old files, which are durable before the checkpoint that names them.
+
+use std::{
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+
+use crate::{
+    DecodeError, GroupId, LogId,
+    codec::Reader,
+    fs::{FileHandle, Files, OpenMode},
+    limits::{OLD_WRITE_BYTES, USERS_SECTION_BYTES},
+    sections::{Envelope, SectionError, SectionReader, SectionWriter},
+    state::{
+        Dedup, Header, Image, Message, MetaState, Place, State, User, decode_dedup, decode_meta,
+        decode_users, encode_dedup, encode_meta, encode_user,
+    },
+};
+
+pub(crate) const HEADER: u8 = 1;
+pub(crate) const USERS: u8 = 2;
+pub(crate) const DEDUP: u8 = 3;
+pub(crate) const META: u8 = 4;
+
+const ENVELOPE: Envelope = Envelope { magic: *b"SBCKPT01", what: "checkpoint" };
+const SUFFIX: &str = ".ckpt";
+const TEMPORARY: &str = ".ckpt.tmp";
+
+/// What is known of the newest checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointMeta {
+    /// The entry it stands at.
+    pub at: LogId,
+    /// The membership as of that entry, and where it stood.
+    pub membership: Option<(LogId, Bytes)>,
+}
+
+/// Why a checkpoint or an export cannot be loaded.
+#[derive(Debug, Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    Sections(#[from] SectionError),
+    #[error("the section at byte {at} is not valid: {source}")]
+    Content { at: u64, source: DecodeError },
+    #[error("the section at byte {at} is out of place: {reason}")]
+    Order { at: u64, reason: &'static str },
+}
+
+/// The checkpoints of one group.
+#[derive(Clone)]
+pub(crate) struct Checkpoints {
+    files: Arc<dyn Files>,
+    dir: PathBuf,
+    group: GroupId,
+}
+
+impl std::fmt::Debug for Checkpoints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Checkpoints({}, group {})", self.dir.display(), self.group)
+    }
+}
+
+impl Checkpoints {
+    /// Opens the directory, which is made if it is missing.
+    pub(crate) fn open(files: Arc<dyn Files>, data_dir: &Path, group: GroupId) -> io::Result<Self> {
+        let dir = data_dir.join("checkpoints");
+        files.create_dir_all(&dir)?;
+        Ok(Self { files, dir, group })
+    }
+
+    fn name(&self, index: u64) -> String {
+        format!("{}-{index:016x}{SUFFIX}", self.group)
+    }
+
+    /// The file of a checkpoint.
+    pub(crate) fn path(&self, index: u64) -> PathBuf {
+        self.dir.join(self.name(index))
+    }
+
+    /// The indexes of all checkpoints of the group, ascending.
+    pub(crate) fn indexes(&self) -> io::Result<Vec<u64>> {
+        let prefix = format!("{}-", self.group);
+        let index = |name: &String| {
+            let digits = name.strip_prefix(&prefix)?.strip_suffix(SUFFIX)?;
+            u64::from_str_radix(digits, 16).ok()
+        };
+        let mut indexes: Vec<u64> = self.files.list(&self.dir)?.iter().filter_map(index).collect();
+        indexes.sort_unstable();
+        Ok(indexes)
+    }
+
+    /// Writes a checkpoint; it is durable when this returns.
+    pub(crate) fn write(
+        &self,
+        image: &Image,
+        index: u64,
+        place_of: &dyn Fn(&Message) -> Place,
+    ) -> io::Result<()> {
+        let temporary = self.dir.join(format!("{}{TEMPORARY}", self.group));
+        match self.files.remove(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let handle = self.files.open(&temporary, OpenMode::CreateNew)?;
+        {
+            let sequential = Sequential { handle: handle.clone(), at: 0 };
+            let mut out = BufWriter::with_capacity(OLD_WRITE_BYTES, sequential);
+            let mut sections = SectionWriter::new(&mut out, ENVELOPE)?;
+            write_header(&mut sections, &image.header)?;
+            write_users(&mut sections, image, place_of)?;
+            write_rest(&mut sections, image)?;
+            sections.finish()?;
+        }
+        handle.sync_data()?;
+        self.files.rename(&temporary, &self.path(index))?;
+        self.files.sync_dir(&self.dir)
+    }
+
+    /// Loads a checkpoint.
+    pub(crate) fn load(&self, index: u64) -> Result<State, LoadError> {
+        let opened = self.files.open(&self.path(index), OpenMode::Read);
+        let handle = opened.map_err(|source| SectionError::Io { at: 0, source })?;
+        let mut input = BufReader::with_capacity(OLD_WRITE_BYTES, Sequential { handle, at: 0 });
+        let mut sections = SectionReader::new(&mut input, ENVELOPE)?;
+        let mut loading = Loading::default();
+        loop {
+            let at = sections.at();
+            let Some((kind, payload)) = sections.next()? else { break };
+            match kind {
+                USERS => {
+                    let users = decode_users(payload, true);
+                    loading
+                        .users
+                        .extend(users.map_err(|source| LoadError::Content { at, source })?);
+                }
+                kind => loading.take(at, kind, payload)?,
+            }
+        }
+        loading.finish(self.group, sections.at())
+    }
+
+    /// Removes the checkpoints of the group below an index.
+    pub(crate) fn remove_below(&self, index: u64) -> io::Result<()> {
+        for older in self.indexes()?.into_iter().filter(|found| *found < index) {
+            self.files.remove(&self.path(older))?;
+        }
+        Ok(())
+    }
+}
+
+/// What has been read of a state.
+#[derive(Default)]
+pub(crate) struct Loading {
+    pub(crate) header: Option<Header>,
+    pub(crate) users: Vec<(Bytes, User)>,
+    dedup: BytesMut,
+    meta: Option<MetaState>,
+}
+
+impl Loading {
+    /// Takes a section of a kind that checkpoints and exports share.
+    pub(crate) fn take(&mut self, at: u64, kind: u8, payload: Bytes) -> Result<(), LoadError> {
+        let content = |source| LoadError::Content { at, source };
+        match kind {
+            HEADER if self.header.is_none() => {
+                let mut reader = Reader::new(payload);
+                let header = Header::decode(&mut reader).map_err(content)?;
+                reader.finish().map_err(content)?;
+                self.header = Some(header);
+            }
+            DEDUP => self.dedup.extend_from_slice(&payload),
+            META if self.meta.is_none() => {
+                self.meta = Some(decode_meta(payload).map_err(content)?);
+            }
+            _ => return Err(LoadError::Order { at, reason: "a kind that may not come here" }),
+        }
+        Ok(())
+    }
+
+    /// Puts the state together.
+    pub(crate) fn finish(self, group: GroupId, at: u64) -> Result<State, LoadError> {
+        let missing = LoadError::Order { at, reason: "no header came before the end" };
+        let header = self.header.ok_or(missing)?;
+        if header.group != group {
+            return Err(LoadError::Order { at, reason: "it is of another group" });
+        }
+        let dedup = if self.dedup.is_empty() {
+            Dedup::default()
+        } else {
+            let decoded = decode_dedup(self.dedup.freeze());
+            decoded.map_err(|source| LoadError::Content { at, source })?
+        };
+        let state = State::restored(header, dedup, self.meta.unwrap_or_default());
+        for (name, user) in self.users {
+            if !state.restore_user(&name, user) {
+                return Err(LoadError::Order { at, reason: "a user stands in it twice" });
+            }
+        }
+        Ok(state)
+    }
+}
+
+/// Writes the header's section.
+pub(crate) fn write_header(sections: &mut SectionWriter<'_>, header: &Header) -> io::Result<()> {
+    let mut bytes = BytesMut::new();
+    header.encode(&mut bytes);
+    sections.section(HEADER, &bytes)
+}
+
+fn write_users(
+    sections: &mut SectionWriter<'_>,
+    image: &Image,
+    place_of: &dyn Fn(&Message) -> Place,
+) -> io::Result<()> {
+    let mut bytes = BytesMut::new();
+    for (name, user) in image.buckets.iter().flat_map(|bucket| bucket.iter()) {
+        let before = bytes.len();
+        encode_user(&mut bytes, name, user, Some(place_of));
+        // A section holds whole users; one that would grow too large ends before the last of them.
+        if before > 0 && bytes.len() > USERS_SECTION_BYTES {
+            let last = bytes.split_off(before);
+            sections.section(USERS, &bytes)?;
+            bytes = last;
+        }
+    }
+    if bytes.is_empty() { Ok(()) } else { sections.section(USERS, &bytes) }
+}
+
+/// Writes the sections that follow the users.
+pub(crate) fn write_rest(sections: &mut SectionWriter<'_>, image: &Image) -> io::Result<()> {
+    let mut bytes = BytesMut::new();
+    encode_dedup(&mut bytes, &image.dedup);
+    sections.split(DEDUP, &bytes)?;
+    if *image.meta != MetaState::default() {
+        bytes.clear();
+        encode_meta(&mut bytes, &image.meta);
+        sections.section(META, &bytes)?;
+    }
+    Ok(())
+}
+
+/// A file as a stream.
+struct Sequential {
+    handle: Arc<dyn FileHandle>,
+    at: u64,
+}
+
+impl Read for Sequential {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.handle.read_at(bytes, self.at)?;
+        self.at = self.at.saturating_add(read as u64);
+        Ok(read)
+    }
+}
+
+impl Write for Sequential {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.handle.write_at(bytes, self.at)?;
+        self.at = self.at.saturating_add(bytes.len() as u64);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,214 @@
+//! A shard as a stream, bodies included, and back: for replicas that the log no longer reaches.
+//!
+//! ```text
+//! sections (see `sections`), magic "SBEXPT01"
+//!   kind 1   header, as in a checkpoint                                  once, first
+//!   kind 2   users, without places                                       any number, each followed by
+//!   kind 5   the records of their messages that have not expired, in
+//!            the order of the messages: length u32, record               any number
+//!   kind 3   dedup table            kind 4   meta state                  as in a checkpoint
+//! ```
+
+use std::{
+    collections::VecDeque,
+    io::{Read, Write},
+    sync::Arc,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{CheckpointError, ExportError, ImportError, Shard};
+use crate::{
+    CheckpointMeta, DecodeError, LogId,
+    checkpoint::{HEADER, LoadError, Loading, USERS, write_header, write_rest},
+    codec::Reader,
+    limits::{OLD_WRITE_BYTES, USERS_SECTION_BYTES},
+    log::Record,
+    sections::{Envelope, SectionReader, SectionWriter},
+    state::{Header, Message, User, decode_users, encode_user},
+};
+
+const RECORDS: u8 = 5;
+const ENVELOPE: Envelope = Envelope { magic: *b"SBEXPT01", what: "shard export" };
+
+/// What an export says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportHeader {
+    /// The last entry in it.
+    pub at: Option<LogId>,
+    /// The membership as of that entry, and where it stood.
+    pub membership: Option<(LogId, Bytes)>,
+}
+
+impl Shard {
+    /// Writes the state as of the last entry applied, with every body. `apply` goes on meanwhile.
+    ///
+    /// # Errors
+    /// See [`ExportError`]; what was written is not whole then, and no import takes it.
+    pub fn export(&self, out: &mut dyn Write) -> Result<(), ExportError> {
+        // A checkpoint could take a young body of the image away.
+        let _no_checkpoint = self.writing.lock();
+        let image = self.image();
+        let mut sections = SectionWriter::new(out, ENVELOPE)?;
+        write_header(&mut sections, &image.header)?;
+        let now_ms = image.header.log_time_ms;
+        let mut users = BytesMut::new();
+        let mut waiting = Vec::new();
+        for (name, user) in image.buckets.iter().flat_map(|bucket| bucket.iter()) {
+            encode_user(&mut users, name, user, None);
+            let messages = user.devices().iter().flat_map(|device| device.mailbox.iter());
+            waiting.extend(messages.filter(|m| !m.is_expired(now_ms)).copied());
+            if users.len() >= USERS_SECTION_BYTES {
+                sections.section(USERS, &users.split())?;
+                self.write_records(&mut sections, &std::mem::take(&mut waiting))?;
+            }
+        }
+        if !users.is_empty() {
+            sections.section(USERS, &users)?;
+            self.write_records(&mut sections, &waiting)?;
+        }
+        write_rest(&mut sections, &image)?;
+        Ok(sections.finish()?)
+    }
+
+    fn write_records(
+        &self,
+        sections: &mut SectionWriter<'_>,
+        messages: &[Message],
+    ) -> Result<(), ExportError> {
+        let mut records = BytesMut::new();
+        for message in messages {
+            let pin = self.pin(message)?;
+            let record = self.record(message, &pin)?;
+            records.put_u32_le(u32::try_from(record.len()).unwrap_or(u32::MAX));
+            records.put_slice(&record);
+            if records.len() >= OLD_WRITE_BYTES {
+                sections.section(RECORDS, &records.split())?;
+            }
+        }
+        if !records.is_empty() {
+            sections.section(RECORDS, &records)?;
+        }
+        Ok(())
+    }
+
+    /// Reads how far an export goes, without loading it.
+    ///
+    /// # Errors
+    /// When the bytes do not begin as an export does.
+    pub fn read_export_header(input: &mut dyn Read) -> Result<ExportHeader, ImportError> {
+        let mut sections = SectionReader::new(input, ENVELOPE)?;
+        let at = sections.at();
+        let order = LoadError::Order { at, reason: "the header comes first" };
+        let Some((HEADER, payload)) = sections.next()? else { return Err(order.into()) };
+        let header = Header::decode(&mut Reader::new(payload));
+        let header = header.map_err(|source| LoadError::Content { at, source })?;
+        Ok(ExportHeader { at: header.applied, membership: header.membership })
+    }
+
+    /// Replaces the whole state by an export of the same group, and makes it durable.
+    ///
+    /// # Errors
+    /// See [`ImportError`]; the state is as it was then.
+    pub fn import(&self, input: &mut dyn Read) -> Result<(), ImportError> {
+        let _one_at_a_time = self.writing.lock();
+        let mut sections = SectionReader::new(input, ENVELOPE)?;
+        let mut loading = Loading::default();
+        let mut mover = self.old.mover();
+        let mut placing = Placing::default();
+        loop {
+            let at = sections.at();
+            let Some((kind, payload)) = sections.next()? else { break };
+            match kind {
+                USERS => {
+                    loading.users.append(&mut placing.take_placed(at)?);
+                    let now_ms = loading.header.as_ref().map_or(0, |header| header.log_time_ms);
+                    let users = decode_users(payload, false);
+                    let users = users.map_err(|source| LoadError::Content { at, source })?;
+                    placing = Placing::new(users, now_ms);
+                }
+                RECORDS => {
+                    let mut reader = Reader::new(payload);
+                    while reader.left() > 0 {
+                        let record = next_record(&mut reader);
+                        let record = record.map_err(|source| LoadError::Content { at, source })?;
+                        let message = placing.next(at)?;
+                        let crc = crc32fast::hash(&record);
+                        if crc != message.crc || record.len() != message.record_len() {
+                            return Err(ImportError::Record { seq: message.seq });
+                        }
+                        let place = mover.push(message.expires_at_ms, &record, crc);
+                        message.set_place(place.map_err(CheckpointError::from)?);
+                    }
+                }
+                kind => loading.take(at, kind, payload)?,
+            }
+        }
+        loading.users.append(&mut placing.take_placed(sections.at())?);
+        mover.finish().map_err(CheckpointError::from)?;
+        let state = loading.finish(self.group, sections.at())?;
+        self.adopt(state)
+    }
+
+    /// Makes an imported state durable, then swaps it in.
+    fn adopt(&self, state: crate::state::State) -> Result<(), ImportError> {
+        let image = state.image();
+        let at = image.header.applied.ok_or(CheckpointError::Empty)?;
+        let written = self.checkpoints.write(&image, at.index, &Message::place);
+        written.map_err(CheckpointError::Write)?;
+        let mark = Record::Checkpoint { group: self.group, at };
+        self.log.append_wait(vec![mark]).map_err(CheckpointError::from)?;
+        let membership = image.header.membership.clone();
+        {
+            let _no_writer = self.applying.lock();
+            *self.state.write() = Arc::new(state);
+            *self.checkpoint.write() = Some(CheckpointMeta { at, membership });
+        }
+        self.checkpoints.remove_below(at.index).map_err(CheckpointError::Write)?;
+        drop(image);
+        self.remove_unused(Some(at.index)).map_err(CheckpointError::Write)?;
+        Ok(())
+    }
+}
+
+fn next_record(reader: &mut Reader) -> Result<Bytes, DecodeError> {
+    let len = reader.count(1)?;
+    reader.bytes(len)
+}
+
+/// The users of one section, whose messages wait for their records, in order.
+#[derive(Default)]
+struct Placing {
+    users: Vec<(Bytes, User)>,
+    /// User, device and place in its mailbox of every message that has a record.
+    waiting: VecDeque<(usize, usize, usize)>,
+}
+
+impl Placing {
+    fn new(users: Vec<(Bytes, User)>, now_ms: u64) -> Self {
+        let mut waiting = VecDeque::new();
+        for (u, (_, user)) in users.iter().enumerate() {
+            for (d, device) in user.devices().iter().enumerate() {
+                let live = device.mailbox.iter().enumerate().filter(|(_, m)| !m.is_expired(now_ms));
+                waiting.extend(live.map(|(m, _)| (u, d, m)));
+            }
+        }
+        Self { users, waiting }
+    }
+
+    fn next(&mut self, at: u64) -> Result<&mut Message, LoadError> {
+        let order = LoadError::Order { at, reason: "a record that belongs to no message" };
+        let Some((u, d, m)) = self.waiting.pop_front() else { return Err(order) };
+        let user = self.users.get_mut(u);
+        let device = user.and_then(|(_, user)| user.devices_mut().get_mut(d));
+        device.and_then(|device| device.mailbox.iter_mut().nth(m)).ok_or(order)
+    }
+
+    fn take_placed(&mut self, at: u64) -> Result<Vec<(Bytes, User)>, LoadError> {
+        if self.waiting.is_empty() {
+            Ok(std::mem::take(&mut self.users))
+        } else {
+            Err(LoadError::Order { at, reason: "a message has no record" })
+        }
+    }
+}
