@@ -135,6 +135,7 @@ async fn a_store_that_dies_between_storing_and_answering_loses_and_reorders_noth
 async fn batches_handed_over_without_waiting_are_stored_in_their_order() {
     let store = FakeStore::start().await;
     let client = connect(&store);
+    client.ready(Duration::from_secs(60)).await.unwrap();
     let (done, answered) = std::sync::mpsc::channel();
     for n in 0..2_000 {
         let done = done.clone();
