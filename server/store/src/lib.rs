@@ -1,1 +1,37 @@
-//! The store process: sessions, mailboxes, gateways and placement over gRPC.
+//! The store process: sessions, mailboxes, the registry of processes and placement, over gRPC.
+//!
+//! The services are thin: they validate, hand commands to the groups of `switchboard-raft`, and put the
+//! answers into the wire's form. What state there is beyond the replicated one is small and lost
+//! harmlessly with the process: leases ([`config::StoreConfig::lease_ms`]) and the ring of session
+//! events.
+//!
+//! ```text
+//!  session.rs  mailbox.rs  registry.rs  cluster.rs     one file a gRPC service
+//!       └──────────┴──────┬─────┴───────────┘
+//!                     service.rs                       what they share
+//!            batch.rs ────┼──── leases.rs, events.rs
+//!                  switchboard_raft::Node
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod batch;
+mod cluster;
+pub mod config;
+mod convert;
+mod errors;
+mod events;
+mod gauges;
+mod leases;
+pub mod limits;
+mod mailbox;
+mod page;
+mod registry;
+mod rpc;
+mod server;
+mod service;
+mod session;
+mod sweep;
+
+pub use config::{LimitsConfig, StoreConfig};
+pub use server::{Environment, Failure, Running, StartError, start, start_with};

@@ -1,0 +1,137 @@
+//! `ClusterService`: what a node knows of placement and of itself.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::Stream;
+use switchboard_api::v1::{self, cluster_service_server::ClusterService};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::{errors, limits, service::Service};
+
+/// The service over a node.
+#[derive(Clone)]
+pub(crate) struct Cluster(pub(crate) Arc<Service>);
+
+#[tonic::async_trait]
+impl ClusterService for Cluster {
+    async fn status(
+        &self,
+        _: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        Ok(Response::new(self.0.status()))
+    }
+
+    async fn shard_map(
+        &self,
+        _: Request<v1::ShardMapRequest>,
+    ) -> Result<Response<v1::ShardMapResponse>, Status> {
+        Ok(Response::new(self.0.shard_map()))
+    }
+
+    type WatchShardMapStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchShardMapResponse, Status>> + Send>>;
+
+    async fn watch_shard_map(
+        &self,
+        _: Request<v1::WatchShardMapRequest>,
+    ) -> Result<Response<Self::WatchShardMapStream>, Status> {
+        let permit = self.0.watch_permit()?;
+        let (maps, receiver) = mpsc::channel(1);
+        let service = self.0.clone();
+        self.0.shutdown.spawn(async move {
+            service.serve_map(maps).await;
+            drop(permit);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+impl Service {
+    /// The shard map as this node sees it.
+    fn shard_map(&self) -> v1::ShardMapResponse {
+        let groups = self.node.shards();
+        let placement = groups.iter().zip(0..).map(|(group, shard)| v1::ShardInfo {
+            shard,
+            leader_node_id: group.leader().unwrap_or(0),
+            replica_node_ids: group.status().voters,
+        });
+        let placement = placement.collect();
+        self.node.meta().shard().meta(|meta| v1::ShardMapResponse {
+            placement_version: meta.version(),
+            shards: meta.shards(),
+            nodes: nodes(meta),
+            placement,
+        })
+    }
+
+    /// This node's own account of itself, by shard.
+    pub(crate) fn status(&self) -> v1::StatusResponse {
+        let groups = self.node.shards();
+        let shards = groups.iter().zip(0..).map(|(group, shard)| {
+            let (raft, state) = (group.status(), group.shard().stats());
+            v1::ShardStatus {
+                shard,
+                term: raft.term,
+                leader_node_id: raft.leader.unwrap_or(0),
+                last_log_index: raft.last_index.unwrap_or(0),
+                committed_index: raft.committed.map_or(0, |id| id.index),
+                applied_index: raft.applied.map_or(0, |id| id.index),
+                checkpoint_index: raft.checkpoint.map_or(0, |id| id.index),
+                purged_index: raft.purged.map_or(0, |id| id.index),
+                users: state.users,
+                sessions: state.sessions,
+                messages: state.messages,
+                message_bytes: state.message_bytes,
+                dedup_horizon_ms: state.dedup_horizon_ms,
+                log_time_ms: state.log_time_ms,
+            }
+        });
+        let shards = shards.collect();
+        let log = self.node.log().stats();
+        v1::StatusResponse {
+            node_id: self.node.node_id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            disk_id: self.node.disk_id().iter().map(|byte| format!("{byte:02x}")).collect(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            log_segments: log.segments as u64,
+            log_bytes: log.bytes_total,
+            nodes: self.node.meta().shard().meta(nodes),
+            shards,
+        }
+    }
+
+    /// Sends the map now and after each change. Leaders change without a write to the meta group, so
+    /// the map is compared from time to time.
+    async fn serve_map(&self, maps: mpsc::Sender<Result<v1::WatchShardMapResponse, Status>>) {
+        let token = self.shutdown.token();
+        let mut last = None;
+        loop {
+            let map = self.shard_map();
+            if last.as_ref() != Some(&map) {
+                last = Some(map.clone());
+                if maps.send(Ok(v1::WatchShardMapResponse { map: Some(map) })).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = token.cancelled() => {
+                    // The watcher may be gone already.
+                    let _ = maps.send(Err(errors::stopping())).await;
+                    return;
+                }
+                () = maps.closed() => return,
+                () = tokio::time::sleep(limits::SHARD_MAP_LOOK_INTERVAL) => {}
+            }
+        }
+    }
+}
+
+fn nodes(meta: &switchboard_engine::MetaState) -> Vec<v1::NodeInfo> {
+    let info = |node: &switchboard_engine::NodeInfo| v1::NodeInfo {
+        node_id: node.node_id,
+        address: node.address.clone(),
+    };
+    meta.nodes().map(info).collect()
+}

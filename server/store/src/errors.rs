@@ -1,0 +1,172 @@
+//! How failures become gRPC statuses: the only place that maps them.
+//!
+//! Every status carries a `google.rpc.ErrorInfo` (domain `switchboard`, reason in UPPER_SNAKE) and,
+//! where a retry helps, a `google.rpc.RetryInfo`. Items of a batch answer with an [`ItemStatus`]
+//! instead; that mapping is here too.
+
+use std::collections::HashMap;
+
+use switchboard_api::{v1::ItemStatus, validate::Fault};
+use switchboard_engine::Status as EngineStatus;
+use switchboard_raft::{BarrierError, Overloaded, ProposeError};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::limits::RETRY_AFTER;
+
+const DOMAIN: &str = "switchboard";
+
+/// The request as a whole breaks a limit of the contract.
+pub(crate) fn invalid(fault: &Fault) -> Status {
+    status(Code::InvalidArgument, fault.reason(), fault.to_string(), None)
+}
+
+/// A call that only operators may make.
+pub(crate) fn operators_only(what: &str) -> Status {
+    let message = format!(
+        "{what} is for operators: call it from loopback, or start the store with --insecure"
+    );
+    status(Code::PermissionDenied, "OPERATORS_ONLY", message, None)
+}
+
+/// The node is shutting down; another one, or this one later, will answer.
+pub(crate) fn stopping() -> Status {
+    let message = "the store is shutting down; try again".to_owned();
+    status(Code::Unavailable, "STOPPING", message, Some(RETRY_AFTER))
+}
+
+/// The cluster has not been made yet.
+pub(crate) fn not_initialized() -> Status {
+    let message = "this node has no shards yet; start it with --single".to_owned();
+    status(Code::Unavailable, "NOT_INITIALIZED", message, Some(RETRY_AFTER))
+}
+
+/// A read failed on the disk. What exactly is in the log of the process.
+pub(crate) fn unreadable(error: &dyn std::error::Error) -> Status {
+    tracing::error!(%error, "a message cannot be read");
+    status(Code::DataLoss, "UNREADABLE", format!("a message cannot be read: {error}"), None)
+}
+
+/// A task of ours panicked.
+pub(crate) fn internal(message: String) -> Status {
+    tracing::error!(%message, "internal error");
+    status(Code::Internal, "INTERNAL", message, None)
+}
+
+/// A single proposal was refused.
+pub(crate) fn overloaded(error: Overloaded) -> Status {
+    let retry = Some(error.retry_after);
+    status(Code::ResourceExhausted, "OVERLOADED", error.to_string(), retry)
+}
+
+/// A single proposal failed.
+pub(crate) fn proposal(error: &ProposeError) -> Status {
+    let message = error.to_string();
+    match error {
+        ProposeError::NotLeader { .. } => {
+            status(Code::Unavailable, "NOT_LEADER", message, Some(RETRY_AFTER))
+        }
+        // Without a retry time: that would say that nothing has happened.
+        ProposeError::OutcomeUnknown => status(Code::Unavailable, "OUTCOME_UNKNOWN", message, None),
+        ProposeError::Stopped => stopping(),
+        ProposeError::Refused { status: EngineStatus::TooLarge, .. } => {
+            status(Code::InvalidArgument, "TOO_LARGE", message, None)
+        }
+        ProposeError::Refused { .. } => status(Code::InvalidArgument, "INVALID", message, None),
+    }
+}
+
+/// A read could not be made as fresh as asked for.
+pub(crate) fn barrier(error: &BarrierError) -> Status {
+    let message = error.to_string();
+    match error {
+        BarrierError::NotLeader { .. } => {
+            status(Code::Unavailable, "NOT_LEADER", message, Some(RETRY_AFTER))
+        }
+        BarrierError::NoQuorum => {
+            status(Code::Unavailable, "NO_QUORUM", message, Some(RETRY_AFTER))
+        }
+        BarrierError::Stopped => stopping(),
+    }
+}
+
+/// A `min_position` that this shard has not given out.
+pub(crate) fn unknown_position(position: u64) -> Status {
+    let message = format!("min_position {position} is ahead of everything in this shard");
+    status(Code::InvalidArgument, "POSITION_UNKNOWN", message, None)
+}
+
+/// Too many streams of a kind.
+pub(crate) fn too_many_watchers(max: usize) -> Status {
+    let message = format!("{max} watches are open on this node already");
+    status(Code::ResourceExhausted, "TOO_MANY_WATCHES", message, Some(RETRY_AFTER))
+}
+
+/// The one command of a call was refused when it was applied.
+pub(crate) fn refused(applied: EngineStatus) -> Result<(), Status> {
+    let (code, reason) = match applied {
+        EngineStatus::Ok | EngineStatus::Duplicate => return Ok(()),
+        EngineStatus::UnknownGateway => (Code::NotFound, "UNKNOWN_GATEWAY"),
+        EngineStatus::Fenced => (Code::FailedPrecondition, "FENCED"),
+        EngineStatus::MailboxFull => (Code::ResourceExhausted, "MAILBOX_FULL"),
+        EngineStatus::TooLarge => (Code::InvalidArgument, "TOO_LARGE"),
+        EngineStatus::Invalid => (Code::InvalidArgument, "INVALID"),
+        EngineStatus::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
+        EngineStatus::Unavailable => (Code::Unavailable, "UNAVAILABLE"),
+    };
+    Err(status(code, reason, format!("refused: {reason}"), None))
+}
+
+/// What an item answers for what applying it said.
+pub(crate) fn item(applied: EngineStatus) -> ItemStatus {
+    match applied {
+        EngineStatus::Ok => ItemStatus::Ok,
+        EngineStatus::Duplicate => ItemStatus::Duplicate,
+        EngineStatus::Fenced => ItemStatus::Fenced,
+        EngineStatus::MailboxFull => ItemStatus::MailboxFull,
+        EngineStatus::TooLarge => ItemStatus::TooLarge,
+        EngineStatus::Invalid => ItemStatus::Invalid,
+        EngineStatus::UnknownGateway => ItemStatus::UnknownGateway,
+        EngineStatus::Overloaded => ItemStatus::Overloaded,
+        EngineStatus::Unavailable => ItemStatus::Unavailable,
+    }
+}
+
+/// What an item answers when its proposal failed; one that was refused keeps its own status.
+pub(crate) fn item_of_failure(error: &ProposeError, index: usize) -> ItemStatus {
+    match error {
+        ProposeError::Refused { index: refused, status } if *refused == index => item(*status),
+        ProposeError::Refused { .. }
+        | ProposeError::NotLeader { .. }
+        | ProposeError::OutcomeUnknown
+        | ProposeError::Stopped => ItemStatus::Unavailable,
+    }
+}
+
+/// The error of a stream whose next request cannot be read: what the transport says, but for a
+/// request beyond every bound.
+pub(crate) fn unreadable_request(error: Status) -> Status {
+    if error.code() == Code::OutOfRange { request_too_large() } else { error }
+}
+
+/// A request that is not even decoded.
+pub(crate) fn request_too_large() -> Status {
+    let message = format!(
+        "the request is too large; the limit is {} bytes",
+        switchboard_api::limits::REQUEST_BYTES_MAX
+    );
+    status(Code::InvalidArgument, "REQUEST_TOO_LARGE", message, None)
+}
+
+fn status(
+    code: Code,
+    reason: &str,
+    message: String,
+    retry_after: Option<std::time::Duration>,
+) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    if retry_after.is_some() {
+        details.set_retry_info(retry_after);
+    }
+    Status::with_error_details(code, message, details)
+}

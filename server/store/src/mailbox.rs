@@ -1,0 +1,275 @@
+//! `MailboxService`: enqueue, fetch, acknowledge.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
+use switchboard_api::{
+    v1::{self, ItemStatus, mailbox_service_server::MailboxService},
+    validate,
+};
+use switchboard_engine::{Ack, Command, Enqueue, Position, Purge, Reply, Session};
+use switchboard_raft::Consistency;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    batch::{Answer, Batch},
+    convert, errors, limits,
+    service::{Service, check_batch, failed},
+};
+
+/// The service over a node.
+#[derive(Clone)]
+pub(crate) struct Mailboxes(pub(crate) Arc<Service>);
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl MailboxService for Mailboxes {
+    async fn enqueue(
+        &self,
+        request: Request<v1::EnqueueRequest>,
+    ) -> Result<Response<v1::EnqueueResponse>, Status> {
+        let request = request.into_inner();
+        validate::enqueue_request(&request).map_err(|fault| errors::invalid(&fault))?;
+        let answers = self.0.hand_over(request).answers().await.for_call()?;
+        Ok(Response::new(self.0.enqueued(answers)))
+    }
+
+    type EnqueueStreamStream = Answers<v1::EnqueueStreamResponse>;
+
+    async fn enqueue_stream(
+        &self,
+        request: Request<Streaming<v1::EnqueueStreamRequest>>,
+    ) -> Result<Response<Self::EnqueueStreamStream>, Status> {
+        let (answers, receiver) = mpsc::channel(limits::STREAM_ANSWERS_MAX);
+        let service = self.0.clone();
+        self.0.shutdown.spawn(service.serve_enqueues(request.into_inner(), answers));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<v1::FetchRequest>,
+    ) -> Result<Response<v1::FetchResponse>, Status> {
+        let request = request.into_inner();
+        validate::device("device", request.device.as_ref())
+            .map_err(|fault| errors::invalid(&fault))?;
+        let device = convert::device_id(request.device);
+        let group = self.0.group_of(&device.user)?;
+        group.barrier(Consistency::Lease).await.map_err(|error| errors::barrier(&error))?;
+        // A position is told only once it is applied, and the leader has now applied all that any
+        // leader before it had: what lies ahead was given out by nobody.
+        let position = Position::clamped(request.min_position);
+        let applied = group.shard().applied().map_or(0, |id| id.index);
+        if position.index() > applied {
+            return Err(errors::unknown_position(request.min_position));
+        }
+        let messages_max = validate::page_messages(request.messages_max) as usize;
+        let bytes_max = validate::page_bytes(request.bytes_max) as usize;
+        let shard = group.shard().clone();
+        // Old bodies may come from the disk: not on a thread of the runtime.
+        let read = tokio::task::spawn_blocking(move || {
+            shard.fetch(&device, request.after_seq, messages_max, bytes_max)
+        });
+        let page = match read.await {
+            Ok(Ok(page)) => page,
+            Ok(Err(error)) => return Err(errors::unreadable(&error)),
+            Err(error) => return Err(errors::internal(format!("a fetch ended: {error}"))),
+        };
+        Ok(Response::new(v1::FetchResponse {
+            messages: page.messages.into_iter().map(convert::message).collect(),
+            more: page.more,
+            tail: page.tail,
+        }))
+    }
+
+    async fn ack(
+        &self,
+        request: Request<v1::AckRequest>,
+    ) -> Result<Response<v1::AckResponse>, Status> {
+        let is_operator = self.0.is_operator(&request);
+        let request = request.into_inner();
+        check_batch(&request, request.items.len())?;
+        if !is_operator && request.items.iter().any(|item| item.epoch == 0) {
+            return Err(errors::operators_only("Ack without an epoch"));
+        }
+        let commands = request.items.into_iter().map(|item| {
+            validate::ack_item(&item).map_err(|fault| fault.status())?;
+            let v1::ack_request::Item { device, epoch, up_to_seq, seqs } = item;
+            Ok(Command::Ack(Ack { device: convert::device_id(device), epoch, up_to_seq, seqs }))
+        });
+        let answers = Batch::submit(&self.0.node, commands).answers().await.for_call()?;
+        let results = answers.into_iter().map(|answer| match answer {
+            Ok(Reply::Acked(acked)) => v1::ack_response::Result {
+                status: errors::item(acked.status).into(),
+                ack_floor: acked.ack_floor,
+            },
+            other => v1::ack_response::Result { status: failed(&other).into(), ack_floor: 0 },
+        });
+        Ok(Response::new(v1::AckResponse { results: results.collect() }))
+    }
+
+    async fn stat(
+        &self,
+        request: Request<v1::StatRequest>,
+    ) -> Result<Response<v1::StatResponse>, Status> {
+        let request = request.into_inner();
+        check_batch(&request, request.items.len())?;
+        let results = request.items.into_iter().map(|item| self.0.stat(item)).collect();
+        Ok(Response::new(v1::StatResponse { results }))
+    }
+
+    async fn purge(
+        &self,
+        request: Request<v1::PurgeRequest>,
+    ) -> Result<Response<v1::PurgeResponse>, Status> {
+        if !self.0.is_operator(&request) {
+            return Err(errors::operators_only("Purge"));
+        }
+        let v1::PurgeRequest { device, reason } = request.into_inner();
+        validate::device("device", device.as_ref())
+            .and_then(|_| validate::purge_reason(&reason))
+            .map_err(|fault| errors::invalid(&fault))?;
+        let device = convert::device_id(device);
+        let group = self.0.group_of(&device.user)?;
+        let command = Command::Purge(Purge { device, reason: reason.clone().into() });
+        let proposed = group.propose(vec![command]).map_err(errors::overloaded)?;
+        let replies = proposed.await.map_err(|error| errors::proposal(&error))?;
+        let Some(Reply::Purged(purged)) = replies.into_iter().next() else {
+            return Err(errors::internal("Purge has no reply".to_owned()));
+        };
+        errors::refused(purged.status)?;
+        // The audit line names no user: ids do not reach the log.
+        tracing::warn!(reason, messages = purged.messages, bytes = purged.bytes, "mailbox purged");
+        Ok(Response::new(v1::PurgeResponse { messages: purged.messages, bytes: purged.bytes }))
+    }
+}
+
+impl Service {
+    /// Hands the items of a request over to their shards, in order, at once.
+    fn hand_over(&self, request: v1::EnqueueRequest) -> Batch {
+        let commands = request.items.into_iter().map(|item| {
+            validate::enqueue_item(&item).map_err(|fault| fault.status())?;
+            let v1::enqueue_request::Item { to, message_id, from, ttl_ms, kind, body } = item;
+            let id = validate::message_id(&message_id).map_err(|fault| fault.status())?;
+            let to = convert::device_id(to);
+            Ok(Command::Enqueue(Enqueue {
+                to_user: to.user,
+                to_device: to.device,
+                message_id: id,
+                from: convert::device_id(from),
+                ttl_ms: validate::ttl_ms(ttl_ms),
+                kind: convert::message_kind(kind),
+                body,
+            }))
+        });
+        Batch::submit(&self.node, commands)
+    }
+
+    /// What a request answers once all of it is durable.
+    fn enqueued(&self, answers: Vec<Answer>) -> v1::EnqueueResponse {
+        let results = self.node.meta().shard().meta(|meta| {
+            let is_live = |s: &Session| !meta.has_ended(s.gateway_id, s.incarnation);
+            let result = |answer| match answer {
+                Ok(Reply::Enqueued(reply)) => convert::enqueued(reply, is_live),
+                other => v1::enqueue_response::Result {
+                    status: failed(&other).into(),
+                    ..Default::default()
+                },
+            };
+            answers.into_iter().map(result).collect()
+        });
+        v1::EnqueueResponse { results }
+    }
+
+    /// Serves one stream: requests are handed over as they are read, answers go as they come.
+    async fn serve_enqueues(
+        self: Arc<Self>,
+        mut requests: Streaming<v1::EnqueueStreamRequest>,
+        answers: mpsc::Sender<Result<v1::EnqueueStreamResponse, Status>>,
+    ) {
+        let mut under_way = FuturesUnordered::new();
+        let mut items_under_way = 0;
+        // What the stream ends with, once nothing more is read.
+        let mut end: Option<Result<(), Status>> = None;
+        let token = self.shutdown.token();
+        while end.is_none() || !under_way.is_empty() {
+            let has_room = under_way.len() < limits::STREAM_REQUESTS_MAX
+                && items_under_way < limits::STREAM_ITEMS_MAX;
+            tokio::select! {
+                () = token.cancelled(), if end.is_none() => end = Some(Err(errors::stopping())),
+                request = requests.message(), if end.is_none() && has_room => match request {
+                    Ok(Some(request)) => {
+                        let (items, answer) = self.clone().answer(request);
+                        items_under_way += items;
+                        under_way.push(async move { (items, answer.await) });
+                    }
+                    Ok(None) => end = Some(Ok(())),
+                    Err(error) => end = Some(Err(errors::unreadable_request(error))),
+                },
+                Some((items, answer)) = under_way.next() => {
+                    items_under_way -= items;
+                    if answers.send(Ok(answer)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        if let Some(Err(status)) = end {
+            // The reader may be gone already.
+            let _ = answers.send(Err(status)).await;
+        }
+    }
+
+    /// Hands one request of a stream over now and answers it later; says how many items it has.
+    fn answer(
+        self: Arc<Self>,
+        request: v1::EnqueueStreamRequest,
+    ) -> (usize, impl Future<Output = v1::EnqueueStreamResponse>) {
+        let id = request.id;
+        let request = request.request.unwrap_or_default();
+        let items = request.items.len();
+        // A stream carries many callers' requests: one that breaks a limit fails alone.
+        let checked = validate::enqueue_request(&request).map_err(|fault| fault.status());
+        let batch = checked.map(|()| self.hand_over(request));
+        let answer = async move {
+            let response = match batch {
+                Ok(batch) => self.enqueued(batch.answers().await.for_stream()),
+                Err(status) => refuse_all(status, items),
+            };
+            v1::EnqueueStreamResponse { id, response: Some(response) }
+        };
+        (items, answer)
+    }
+
+    fn stat(&self, item: v1::stat_request::Item) -> v1::stat_response::Result {
+        let refused = |status: ItemStatus| v1::stat_response::Result {
+            status: status.into(),
+            ..Default::default()
+        };
+        if let Err(fault) = validate::device("device", item.device.as_ref()) {
+            return refused(fault.status());
+        }
+        let device = convert::device_id(item.device);
+        let Some(group) = self.node.shard_for(&device.user) else {
+            return refused(ItemStatus::Unavailable);
+        };
+        let stat = group.shard().stat(&device);
+        v1::stat_response::Result {
+            status: ItemStatus::Ok.into(),
+            messages: stat.messages,
+            bytes: stat.bytes,
+            oldest_at_ms: stat.oldest_at_ms,
+            ack_floor: stat.ack_floor,
+            tail: stat.tail,
+        }
+    }
+}
+
+/// One answer an item; the decoder bounds how many a request has.
+fn refuse_all(status: ItemStatus, items: usize) -> v1::EnqueueResponse {
+    let refused = v1::enqueue_response::Result { status: status.into(), ..Default::default() };
+    v1::EnqueueResponse { results: vec![refused; items] }
+}

@@ -1,0 +1,265 @@
+//! `GatewayService`: the registry of gateway and chat processes and their leases.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::Stream;
+use switchboard_api::{
+    v1::{self, gateway_service_server::GatewayService, register_request},
+    validate,
+};
+use switchboard_engine::{Command, EndIncarnation, MetaState, RegisterGateway, Reply};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    convert, errors,
+    leases::{Incarnation, Report},
+    limits,
+    service::Service,
+};
+
+/// The service over a node.
+#[derive(Clone)]
+pub(crate) struct Registry(pub(crate) Arc<Service>);
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl GatewayService for Registry {
+    async fn register(
+        &self,
+        request: Request<v1::RegisterRequest>,
+    ) -> Result<Response<v1::RegisterResponse>, Status> {
+        let request = request.into_inner();
+        validate::register(&request).map_err(|fault| errors::invalid(&fault))?;
+        let kind = convert::gateway_kind(request.kind());
+        let v1::RegisterRequest { name, address, .. } = request;
+        let command = Command::RegisterGateway(RegisterGateway { name, address, kind });
+        let Reply::Registered(registered) = self.0.propose_meta(command).await? else {
+            return Err(errors::internal("Register has no reply".to_owned()));
+        };
+        errors::refused(registered.status)?;
+        let incarnation =
+            Incarnation { gateway_id: registered.gateway_id, incarnation: registered.incarnation };
+        // It has ended already if it registered again in between; its first renewal tells.
+        self.0.leases.renew(incarnation, Report::default(), self.0.clock.monotonic());
+        let lease = self.0.leases.length();
+        Ok(Response::new(v1::RegisterResponse {
+            gateway_id: incarnation.gateway_id,
+            incarnation: incarnation.incarnation,
+            lease_ms: millis(lease),
+        }))
+    }
+
+    type KeepAliveStream = Answers<v1::KeepAliveResponse>;
+
+    async fn keep_alive(
+        &self,
+        request: Request<Streaming<v1::KeepAliveRequest>>,
+    ) -> Result<Response<Self::KeepAliveStream>, Status> {
+        let mut requests = request.into_inner();
+        let (answers, receiver) = mpsc::channel(limits::STREAM_ANSWERS_MAX);
+        let service = self.0.clone();
+        let token = self.0.shutdown.token();
+        self.0.shutdown.spawn(async move {
+            loop {
+                let answer = tokio::select! {
+                    () = token.cancelled() => Err(errors::stopping()),
+                    request = requests.message() => match request {
+                        Ok(Some(request)) => Ok(service.keep_alive(&request)),
+                        Ok(None) => return,
+                        Err(error) => Err(errors::unreadable_request(error)),
+                    },
+                };
+                let is_last = answer.is_err();
+                if answers.send(answer).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn deregister(
+        &self,
+        request: Request<v1::DeregisterRequest>,
+    ) -> Result<Response<v1::DeregisterResponse>, Status> {
+        let v1::DeregisterRequest { gateway_id, incarnation } = request.into_inner();
+        let command = Command::EndIncarnation(EndIncarnation { gateway_id, incarnation });
+        let Reply::Ended(status) = self.0.propose_meta(command).await? else {
+            return Err(errors::internal("Deregister has no reply".to_owned()));
+        };
+        errors::refused(status)?;
+        Ok(Response::new(v1::DeregisterResponse {}))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
+        let request = request.into_inner();
+        let gateways = self
+            .0
+            .node
+            .meta()
+            .shard()
+            .meta(|meta| self.0.gateways(meta, request.kind(), request.include_ended));
+        Ok(Response::new(v1::ListResponse { gateways }))
+    }
+
+    type WatchStream = Answers<v1::WatchGatewaysResponse>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchGatewaysRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let kind = request.into_inner().kind();
+        let permit = self.0.watch_permit()?;
+        let (lists, receiver) = mpsc::channel(1);
+        let service = self.0.clone();
+        self.0.shutdown.spawn(async move {
+            service.serve_list(kind, lists).await;
+            drop(permit);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+impl Service {
+    /// Proposes one command to the meta group and waits for its reply.
+    pub(crate) async fn propose_meta(&self, command: Command) -> Result<Reply, Status> {
+        let proposed = self.node.meta().propose(vec![command]).map_err(errors::overloaded)?;
+        let replies = proposed.await.map_err(|error| errors::proposal(&error))?;
+        replies.into_iter().next().ok_or_else(|| errors::internal("no reply".to_owned()))
+    }
+
+    fn keep_alive(&self, request: &v1::KeepAliveRequest) -> v1::KeepAliveResponse {
+        let v1::KeepAliveRequest { gateway_id, incarnation, connections, load } = *request;
+        let (is_live, gateways) = self.node.meta().shard().meta(|meta| {
+            (meta.is_live(gateway_id, incarnation), meta.gateways().filter(|g| g.live).count())
+        });
+        if !is_live {
+            return v1::KeepAliveResponse::default();
+        }
+        let report = Report { connections, load };
+        let incarnation = Incarnation { gateway_id, incarnation };
+        let renewed = self.leases.renew(incarnation, report, self.clock.monotonic());
+        // Its end is being written already.
+        let Some(lease) = renewed else { return v1::KeepAliveResponse::default() };
+        let share = u32::try_from(gateways.max(1)).unwrap_or(u32::MAX);
+        v1::KeepAliveResponse {
+            lease_ms_left: millis(lease),
+            reconnect_budget_per_s: (limits::RECONNECT_BUDGET_PER_S / share).max(1),
+        }
+    }
+
+    /// The processes of a kind, by id.
+    fn gateways(
+        &self,
+        meta: &MetaState,
+        kind: register_request::Kind,
+        include_ended: bool,
+    ) -> Vec<v1::GatewayInfo> {
+        let now = self.clock.monotonic();
+        let wanted = |g: &&switchboard_engine::GatewayInfo| {
+            g.kind == convert::gateway_kind(kind) && (g.live || include_ended)
+        };
+        let info = |gateway: &switchboard_engine::GatewayInfo| {
+            let incarnation =
+                Incarnation { gateway_id: gateway.gateway_id, incarnation: gateway.incarnation };
+            let (left, report) = self.leases.left(incarnation, now);
+            v1::GatewayInfo {
+                gateway_id: gateway.gateway_id,
+                incarnation: gateway.incarnation,
+                name: gateway.name.clone(),
+                address: gateway.address.clone(),
+                kind: convert::wire_kind(gateway.kind).into(),
+                live: gateway.live,
+                connections: if gateway.live { report.connections } else { 0 },
+                load: if gateway.live { report.load } else { 0.0 },
+                lease_ms_left: if gateway.live { millis(left) } else { 0 },
+                registered_at_ms: gateway.registered_at_ms,
+            }
+        };
+        meta.gateways().filter(wanted).map(info).collect()
+    }
+
+    /// Sends the list of a kind's live processes now and whenever who is on it changes.
+    async fn serve_list(
+        &self,
+        kind: register_request::Kind,
+        lists: mpsc::Sender<Result<v1::WatchGatewaysResponse, Status>>,
+    ) {
+        let mut applied = self.node.meta().watch_applied();
+        let token = self.shutdown.token();
+        let mut last = None;
+        loop {
+            applied.borrow_and_update();
+            let (version, gateways) = self
+                .node
+                .meta()
+                .shard()
+                .meta(|meta| (meta.version(), self.gateways(meta, kind, false)));
+            let who: Vec<_> = gateways.iter().map(|g| (g.gateway_id, g.incarnation)).collect();
+            if last.as_ref() != Some(&who) {
+                last = Some(who);
+                let list = v1::WatchGatewaysResponse { version, gateways };
+                if lists.send(Ok(list)).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = token.cancelled() => {
+                    // The watcher may be gone already.
+                    let _ = lists.send(Err(errors::stopping())).await;
+                    return;
+                }
+                () = lists.closed() => return,
+                changed = applied.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Ends incarnations whose lease has ended, until the shutdown.
+    pub(crate) async fn end_lapsed(self: Arc<Self>) {
+        let token = self.shutdown.token();
+        let mut looks = tokio::time::interval(limits::LEASE_LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut last_look, mut led) = (Instant::now(), false);
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                _ = looks.tick() => {}
+            }
+            // Who could not run took no renewals, and who did not lead did not time them.
+            let stalled = last_look.elapsed() > self.leases.length() / 2;
+            let leads = self.node.meta().is_leader();
+            if stalled || (leads && !led) {
+                self.leases.start_over();
+            }
+            (last_look, led) = (Instant::now(), leads);
+            if leads {
+                self.end_lapsed_now().await;
+            }
+        }
+    }
+
+    async fn end_lapsed_now(&self) {
+        let now = self.clock.monotonic();
+        let lapsed = self.node.meta().shard().meta(|meta| self.leases.lapsed(meta, now));
+        for Incarnation { gateway_id, incarnation } in lapsed {
+            tracing::warn!(gateway_id, incarnation, "a lease has ended; its sessions are hidden");
+            metrics::counter!("switchboard_store_lapsed_leases_total").increment(1);
+            let command = Command::EndIncarnation(EndIncarnation { gateway_id, incarnation });
+            // A failure is repeated at the next look.
+            if let Err(error) = self.propose_meta(command).await {
+                tracing::warn!(%error, gateway_id, "an incarnation could not be ended");
+            }
+        }
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,85 @@
+//! What the services of one store process share.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use prost::Message;
+use switchboard_api::{v1::ItemStatus, validate};
+use switchboard_engine::{Clock, Reply};
+use switchboard_process::Shutdown;
+use switchboard_raft::{Group, Node};
+use tokio::sync::Semaphore;
+use tonic::{Request, Status};
+
+use crate::{batch::Answer, errors, events::SessionEvents, leases::Leases};
+
+/// One store node, as the gRPC services see it.
+pub(crate) struct Service {
+    pub(crate) node: Node,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) leases: Leases,
+    pub(crate) events: SessionEvents,
+    /// One permit an open watch.
+    pub(crate) watches: Arc<Semaphore>,
+    pub(crate) shutdown: Shutdown,
+    /// Anyone may do what operators may.
+    pub(crate) insecure: bool,
+    pub(crate) started: tokio::time::Instant,
+}
+
+impl Service {
+    /// The group that holds a user.
+    pub(crate) fn group_of(&self, user: &[u8]) -> Result<Arc<Group>, Status> {
+        self.node.shard_for(user).ok_or_else(errors::not_initialized)
+    }
+
+    /// Until processes and operators have certificates, whoever is on this machine is an operator.
+    pub(crate) fn is_operator<T>(&self, request: &Request<T>) -> bool {
+        self.insecure || request.remote_addr().is_some_and(is_loopback)
+    }
+
+    /// Takes the place of one watch, for as long as the permit lives.
+    pub(crate) fn watch_permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Status> {
+        let permit = Arc::clone(&self.watches).try_acquire_owned();
+        permit.map_err(|_| errors::too_many_watchers(crate::limits::WATCHES_MAX))
+    }
+}
+
+/// Checks a batch as a whole: how many items, how many bytes.
+pub(crate) fn check_batch(request: &impl Message, items: usize) -> Result<(), Status> {
+    validate::items(items)
+        .and_then(|()| validate::request_bytes(request.encoded_len()))
+        .map_err(|fault| errors::invalid(&fault))
+}
+
+/// The status of an item that has no reply of its kind.
+pub(crate) fn failed(answer: &Answer) -> ItemStatus {
+    match answer {
+        Err(status) => *status,
+        Ok(Reply::Done(status)) => errors::item(*status),
+        Ok(_) => ItemStatus::Unavailable,
+    }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_an_operator() {
+        for (address, expected) in [
+            ("127.0.0.1:1", true),
+            ("127.8.0.1:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("10.0.0.1:1", false),
+            ("[::ffff:10.0.0.1]:1", false),
+            ("0.0.0.0:1", false),
+        ] {
+            assert_eq!(is_loopback(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+}

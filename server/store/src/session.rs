@@ -1,0 +1,288 @@
+//! `SessionService`: the directory of live connections.
+
+use std::{collections::BTreeSet, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
+use switchboard_api::{
+    limits as contract,
+    v1::{self, ItemStatus, Read, session_service_server::SessionService},
+    validate,
+};
+use switchboard_engine::{
+    Claim, Claimed, Command, GatewayInfo, GatewayKind, Release, Reply, Unregister,
+};
+use switchboard_raft::{BarrierError, Consistency, shard_of};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    batch::Batch,
+    convert, errors, limits,
+    service::{Service, check_batch, failed},
+};
+
+/// The service over a node.
+#[derive(Clone)]
+pub(crate) struct Sessions(pub(crate) Arc<Service>);
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl SessionService for Sessions {
+    async fn claim(
+        &self,
+        request: Request<v1::ClaimRequest>,
+    ) -> Result<Response<v1::ClaimResponse>, Status> {
+        let request = request.into_inner();
+        check_batch(&request, request.items.len())?;
+        let v1::ClaimRequest { items, gateway_id, incarnation } = request;
+        // A claim that passes here while the incarnation ends is hidden like its other sessions.
+        let is_live = self.0.node.meta().shard().meta(|meta| {
+            let is_gateway = |g: &GatewayInfo| g.kind == GatewayKind::Gateway;
+            meta.is_live(gateway_id, incarnation)
+                && meta.gateway(gateway_id).is_some_and(is_gateway)
+        });
+        let commands = items.into_iter().map(|item| {
+            validate::claim_item(&item).map_err(|fault| fault.status())?;
+            if !is_live {
+                return Err(ItemStatus::UnknownGateway);
+            }
+            Ok(Command::Claim(Claim {
+                device: convert::device_id(item.device),
+                gateway_id,
+                incarnation,
+                connection_id: item.connection_id,
+                push_token: item.push_token.into(),
+            }))
+        });
+        let answers = Batch::submit(&self.0.node, commands).answers().await.for_call()?;
+        let results = answers.into_iter().map(|answer| match answer {
+            Ok(Reply::Claimed(claimed)) => self.0.claimed(claimed),
+            other => {
+                v1::claim_response::Result { status: failed(&other).into(), ..Default::default() }
+            }
+        });
+        Ok(Response::new(v1::ClaimResponse { results: results.collect() }))
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseResponse>, Status> {
+        let is_operator = self.0.is_operator(&request);
+        let request = request.into_inner();
+        check_batch(&request, request.items.len())?;
+        if !is_operator && request.items.iter().any(|item| item.epoch == 0) {
+            return Err(errors::operators_only("Release without an epoch"));
+        }
+        let commands = request.items.into_iter().map(|item| {
+            validate::release_item(&item).map_err(|fault| fault.status())?;
+            let device = convert::device_id(item.device);
+            Ok(Command::Release(Release { device, epoch: item.epoch }))
+        });
+        let answers = Batch::submit(&self.0.node, commands).answers().await.for_call()?;
+        let results = answers.into_iter().map(|answer| {
+            let status = match answer {
+                Ok(Reply::Released(released)) => errors::item(released.status),
+                other => failed(&other),
+            };
+            v1::release_response::Result { status: status.into() }
+        });
+        Ok(Response::new(v1::ReleaseResponse { results: results.collect() }))
+    }
+
+    async fn unregister(
+        &self,
+        request: Request<v1::UnregisterRequest>,
+    ) -> Result<Response<v1::UnregisterResponse>, Status> {
+        let request = request.into_inner();
+        check_batch(&request, request.items.len())?;
+        let commands = request.items.into_iter().map(|item| {
+            validate::device("device", item.device.as_ref()).map_err(|fault| fault.status())?;
+            Ok(Command::Unregister(Unregister { device: convert::device_id(item.device) }))
+        });
+        let answers = Batch::submit(&self.0.node, commands).answers().await.for_call()?;
+        let results = answers.into_iter().map(|answer| {
+            let status = match answer {
+                Ok(Reply::Unregistered(unregistered)) => errors::item(unregistered.status),
+                other => failed(&other),
+            };
+            v1::unregister_response::Result { status: status.into() }
+        });
+        Ok(Response::new(v1::UnregisterResponse { results: results.collect() }))
+    }
+
+    async fn locate(
+        &self,
+        request: Request<v1::LocateRequest>,
+    ) -> Result<Response<v1::LocateResponse>, Status> {
+        let request = request.into_inner();
+        check_batch(&request, request.users.len())?;
+        Ok(Response::new(self.0.locate(request).await))
+    }
+
+    type LocateStreamStream = Answers<v1::LocateStreamResponse>;
+
+    async fn locate_stream(
+        &self,
+        request: Request<Streaming<v1::LocateStreamRequest>>,
+    ) -> Result<Response<Self::LocateStreamStream>, Status> {
+        let (answers, receiver) = mpsc::channel(limits::STREAM_ANSWERS_MAX);
+        let service = self.0.clone();
+        self.0.shutdown.spawn(service.serve_locates(request.into_inner(), answers));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    type WatchStream = Answers<v1::WatchResponse>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        validate::at_most("users", request.users.len(), contract::WATCH_USERS_MAX)
+            .and_then(|()| request.users.iter().try_for_each(|user| validate::user(user)))
+            .map_err(|fault| errors::invalid(&fault))?;
+        if request.users.is_empty() && request.gateway_id == 0 {
+            let fault = validate::Fault::Empty { field: "users" };
+            return Err(errors::invalid(&fault));
+        }
+        let permit = self.0.watch_permit()?;
+        let (events, receiver) = mpsc::channel(limits::STREAM_ANSWERS_MAX);
+        let service = self.0.clone();
+        self.0.shutdown.spawn(async move {
+            service.events.serve(&service, request, events).await;
+            drop(permit);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+impl Service {
+    fn claimed(&self, claimed: Claimed) -> v1::claim_response::Result {
+        // A session of an incarnation that has ended is nobody's to be told.
+        let is_live = |s: &switchboard_engine::Session| {
+            self.node.meta().shard().meta(|meta| !meta.has_ended(s.gateway_id, s.incarnation))
+        };
+        v1::claim_response::Result {
+            status: errors::item(claimed.status).into(),
+            epoch: claimed.epoch,
+            replaced: claimed.replaced.filter(is_live).map(convert::session_info),
+            tail: claimed.tail,
+            backlog: claimed.backlog,
+        }
+    }
+
+    /// Answers a request whose number of users was checked.
+    async fn locate(&self, request: v1::LocateRequest) -> v1::LocateResponse {
+        let (unreadable, staleness_ms) = self.freshen(&request.users, request.read()).await;
+        let shards = u32::try_from(self.node.shards().len()).unwrap_or(0);
+        let results = self.node.meta().shard().meta(|meta| {
+            let locate = |user: &Bytes| {
+                if let Err(fault) = validate::user(user) {
+                    return refused(fault.status());
+                }
+                if shards == 0 || unreadable.contains(&shard_of(user, shards)) {
+                    return refused(ItemStatus::Unavailable);
+                }
+                let Some(group) = self.node.shard_for(user) else {
+                    return refused(ItemStatus::Unavailable);
+                };
+                let located = group.shard().locate(user);
+                let live = located
+                    .sessions
+                    .into_iter()
+                    .filter(|s| !meta.has_ended(s.gateway_id, s.incarnation));
+                v1::locate_response::Result {
+                    status: ItemStatus::Ok.into(),
+                    sessions: live.map(convert::session_info).collect(),
+                    devices: located.devices.into_iter().map(u32::from).collect(),
+                }
+            };
+            request.users.iter().map(locate).collect()
+        });
+        v1::LocateResponse { results, staleness_ms }
+    }
+
+    /// Makes the shards of these users as fresh as asked for. The answer names the shards that are
+    /// not, and how stale the others may be.
+    async fn freshen(&self, users: &[Bytes], read: Read) -> (BTreeSet<u32>, u64) {
+        let consistency = match read {
+            Read::Local => Consistency::Local,
+            Read::Lease => Consistency::Lease,
+            Read::Linearizable => Consistency::Linearizable,
+        };
+        let shards = self.node.shards();
+        let count = u32::try_from(shards.len()).unwrap_or(0);
+        if count == 0 {
+            return (BTreeSet::new(), 0);
+        }
+        let touched: BTreeSet<u32> = users.iter().map(|user| shard_of(user, count)).collect();
+        let mut checks: FuturesUnordered<_> = touched
+            .into_iter()
+            .filter_map(|shard| Some((shard, shards.get(shard as usize)?)))
+            .map(async |(shard, group)| (shard, group.barrier(consistency).await))
+            .collect();
+        let (mut unreadable, mut staleness_ms) = (BTreeSet::new(), 0);
+        while let Some((shard, passed)) = checks.next().await {
+            match passed {
+                Ok(staleness) => staleness_ms = staleness_ms.max(staleness.ms.unwrap_or(u64::MAX)),
+                Err(
+                    BarrierError::NotLeader { .. } | BarrierError::NoQuorum | BarrierError::Stopped,
+                ) => {
+                    unreadable.insert(shard);
+                }
+            }
+        }
+        (unreadable, staleness_ms)
+    }
+
+    async fn serve_locates(
+        self: Arc<Self>,
+        mut requests: Streaming<v1::LocateStreamRequest>,
+        answers: mpsc::Sender<Result<v1::LocateStreamResponse, Status>>,
+    ) {
+        let token = self.shutdown.token();
+        loop {
+            let request = tokio::select! {
+                () = token.cancelled() => {
+                    // The reader may be gone already.
+                    let _ = answers.send(Err(errors::stopping())).await;
+                    return;
+                }
+                request = requests.message() => request,
+            };
+            let v1::LocateStreamRequest { id, request } = match request {
+                Ok(Some(request)) => request,
+                Ok(None) => return,
+                Err(error) => {
+                    // The reader may be gone already.
+                    let _ = answers.send(Err(errors::unreadable_request(error))).await;
+                    return;
+                }
+            };
+            let request = request.unwrap_or_default();
+            let response = match check_batch(&request, request.users.len()) {
+                Ok(()) => self.locate(request).await,
+                // A stream carries many callers' requests: one that breaks a limit fails alone.
+                Err(_) => v1::LocateResponse {
+                    results: vec![refused(ItemStatus::Invalid); request.users.len()],
+                    staleness_ms: 0,
+                },
+            };
+            if answers
+                .send(Ok(v1::LocateStreamResponse { id, response: Some(response) }))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+fn refused(status: ItemStatus) -> v1::locate_response::Result {
+    v1::locate_response::Result { status: status.into(), ..Default::default() }
+}
