@@ -19,7 +19,7 @@ const VERSION: u8 = 1;
 
 /// Bytes in the log that are no vote or membership that this version can read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum CodecError {
+pub(crate) enum CodecError {
     /// Written by a newer version, or not what it is taken for.
     #[error("format version {found} of a {what} is not known here (1 is)")]
     Version {

@@ -1,21 +1,38 @@
 //! What can go wrong, one enum an operation.
 
+use std::io;
 use std::time::Duration;
+
+use switchboard_engine::log::LogOpenError;
+use switchboard_engine::{GroupId, ShardOpenError, Status};
 
 use crate::types::NodeId;
 
-/// The proposer has as much waiting as it may hold; nothing of this proposal was taken.
+/// Nothing of this proposal was taken: too much waits already, or the disk is almost full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{items} commands ({bytes} bytes) wait for this shard already; try again in {retry_after:?}"
-)]
+#[error("{reason}; try again in {retry_after:?}")]
 pub struct Overloaded {
     /// When room is expected.
     pub retry_after: Duration,
-    /// Commands waiting.
-    pub items: usize,
-    /// Bytes waiting.
-    pub bytes: usize,
+    /// What is scarce.
+    pub reason: OverloadReason,
+}
+
+/// What is scarce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OverloadReason {
+    /// The proposer has as much waiting as it may hold.
+    #[error("{items} commands ({bytes} bytes) wait for this shard already")]
+    Waiting {
+        /// Commands waiting.
+        items: usize,
+        /// Bytes waiting.
+        bytes: usize,
+    },
+    /// The disk has only its reserve left, which is for commands that free space and for those
+    /// that end something.
+    #[error("the disk of this node is almost full")]
+    DiskReserve,
 }
 
 /// Why a proposal that was taken has no replies.
@@ -36,11 +53,13 @@ pub enum ProposeError {
     /// The group was shut down before the commands were handed over. Nothing was applied.
     #[error("the group is shut down")]
     Stopped,
-    /// A command that fits no entry. Nothing of the proposal was applied, if it was its first.
-    #[error("a command of about {bytes} bytes fits no log entry")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
+    /// A command is beyond a limit and would never be applied. Nothing of the proposal was taken.
+    #[error("command {index} of the proposal is beyond its limits: {status:?}")]
+    Refused {
+        /// Which command of the proposal.
+        index: usize,
+        /// What to answer for it.
+        status: Status,
     },
 }
 
@@ -73,4 +92,112 @@ pub enum WaitError {
     /// The group is shut down.
     #[error("the group is shut down")]
     Stopped,
+}
+
+/// Why a group could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupOpenError {
+    /// The vote in the log cannot be read.
+    #[error("the vote of group {group} cannot be read")]
+    Vote {
+        /// Which group.
+        group: GroupId,
+        /// Why.
+        source: io::Error,
+    },
+    /// openraft refuses the settings, which are constants of this crate.
+    #[error("Raft's settings are not valid: {reason}")]
+    Settings {
+        /// What it says.
+        reason: String,
+    },
+    /// openraft found log and state at odds.
+    #[error("group {group} cannot start: {reason}")]
+    Raft {
+        /// Which group.
+        group: GroupId,
+        /// What it says.
+        reason: String,
+    },
+}
+
+/// Why a node could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeOpenError {
+    /// An option that cannot be kept.
+    #[error("{option}: {why}")]
+    Options {
+        /// Which one.
+        option: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The log could not be opened; it says whether another process has it, or what is damaged.
+    #[error(transparent)]
+    Log(#[from] LogOpenError),
+    /// The state of a group could not be loaded.
+    #[error("the state of group {group} cannot be loaded")]
+    Shard {
+        /// Which group.
+        group: GroupId,
+        /// Why.
+        source: ShardOpenError,
+    },
+    /// The directory of snapshot files could not be made or emptied.
+    #[error("the snapshot directory cannot be prepared")]
+    Snapshots(#[source] io::Error),
+    /// A group could not be started.
+    #[error(transparent)]
+    Group(#[from] GroupOpenError),
+}
+
+/// Why a node could not be made a cluster of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum InitializeError {
+    /// Not a power of two, or too many.
+    #[error("{shards} is no number of shards: a power of two up to {}", crate::limits::SHARDS_MAX)]
+    Shards {
+        /// What was asked for.
+        shards: u32,
+    },
+    /// The cluster has been made with another number, which is fixed for good.
+    #[error("the cluster has {found} shards, not {asked}; the number is fixed when it is made")]
+    OtherShards {
+        /// What was asked for.
+        asked: u32,
+        /// What it has.
+        found: u32,
+    },
+    /// The data belongs to another node, or to a cluster of several.
+    #[error("the data belongs to the nodes {voters:?}; this is node {node_id}")]
+    OtherNode {
+        /// This node.
+        node_id: NodeId,
+        /// The voters found.
+        voters: Vec<NodeId>,
+    },
+    /// A group could not be opened.
+    #[error(transparent)]
+    Open(#[from] NodeOpenError),
+    /// A group did not elect its only voter, or did not apply what makes it usable.
+    #[error("group {group} did not get ready: {reason}")]
+    NotReady {
+        /// Which group.
+        group: GroupId,
+        /// What it waited for.
+        reason: String,
+    },
+    /// Randomness could not be had from the operating system.
+    #[error("no randomness for a new group")]
+    Random(#[source] io::Error),
+}
+
+/// A group that stopped for good, and with it the node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("group {group} stopped: {reason}")]
+pub struct NodeFailure {
+    /// Which group.
+    pub group: GroupId,
+    /// What openraft says.
+    pub reason: String,
 }

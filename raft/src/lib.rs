@@ -1,15 +1,60 @@
 //! Replication: openraft groups on the engine's log.
+//!
+//! A [`Node`] has one log and many [`Group`]s, each a Raft replica of one shard (group 0 is the meta
+//! group). Commands go in by [`Group::propose`], reads go to [`Group::shard`] after a
+//! [`Group::barrier`]. openraft is seen in this crate only; what leaves it are engine types.
+//!
+//! This crate knows no gRPC and no protobuf: a [`Transport`] carries requests between nodes.
+//!
+//! ```text
+//!                    Node
+//!   ┌─────────────────┼──────────────────┐
+//!  Group 0  …       Group n          ticker, checkpointer
+//!   │ Proposer ─▶ openraft ─▶ LogStore ─▶ Log ─▶ disk
+//!   │                │
+//!   └── Shard ◀── StateMachine
+//! ```
 
 #![forbid(unsafe_code)]
 
+mod admission;
+mod barrier;
+mod checkpointer;
+#[cfg(test)]
+mod cluster_tests;
 mod codec;
 mod error;
+mod group;
+mod initialize;
 pub mod limits;
+mod log_store;
 mod log_time;
+mod network;
+mod node;
+mod peer;
 mod proposer;
 pub mod settings;
 mod shard_of;
+mod snapshot;
+mod state_machine;
+mod status;
+#[cfg(test)]
+mod storage_suite;
+mod ticker;
 mod types;
 
-pub use error::{BarrierError, Overloaded, ProposeError, WaitError};
+pub use barrier::Consistency;
+pub use error::{
+    BarrierError, GroupOpenError, InitializeError, NodeFailure, NodeOpenError, OverloadReason,
+    Overloaded, ProposeError, WaitError,
+};
+pub use group::Group;
+pub use network::{NoPeers, PeerRequest, PeerResponse, Transport, TransportError};
+pub use node::{Node, NodeOptions};
+pub use peer::ReceiveError;
+pub use proposer::{Proposed, ProposerStats};
 pub use shard_of::shard_of;
+pub use snapshot::SnapshotFile;
+pub use state_machine::Applied;
+pub use status::{GroupStatus, Role, Staleness};
+pub use types::NodeId;

@@ -44,6 +44,14 @@ pub const CHECKPOINT_BYTES: u64 = 64 << 20;
 pub const LOG_BYTES_MAX: u64 = 1 << 30;
 /// How often the checkpointer looks at the sizes.
 pub const CHECKPOINT_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long openraft may take to note a checkpoint before it is told again at the next one.
+pub const CHECKPOINT_NOTE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Bytes of a log segment at least: an entry takes a quarter of one at most.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+/// How often the free space of the disk is looked at. The log's reserve must last between two
+/// looks at the fastest disk.
+pub const DISK_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often a leader looks whether something is due, which is also the shortest time between two
 /// ticks that it proposes for one group.
@@ -62,3 +70,4 @@ const _: () = assert!(APPEND_BYTES_MAX >= ENTRY_BYTES_MAX, "one entry fits one m
 const _: () = assert!(APPLY_READ_BYTES_MAX >= ENTRY_BYTES_MAX, "one entry fits one read");
 const _: () = assert!(WAITING_BYTES_MAX >= ENTRY_BYTES_MAX, "a full entry can be gathered");
 const _: () = assert!(LOG_BYTES_MAX >= CHECKPOINT_BYTES, "one group fits the node's log");
+const _: () = assert!(SEGMENT_BYTES_MIN as usize >= 4 * ENTRY_BYTES_MAX);

@@ -35,7 +35,7 @@ use tokio::time::Instant;
 
 use self::size::command_bytes;
 use self::waiting::{Filled, Waiting, answer, fill};
-use crate::error::{Overloaded, ProposeError};
+use crate::error::{OverloadReason, Overloaded, ProposeError};
 use crate::limits;
 use crate::log_time::LogTime;
 use crate::types::NodeId;
@@ -54,6 +54,8 @@ pub(crate) enum Outcome {
     LeaseExpired,
     /// Refused before it was appended.
     NotLeader(Option<NodeId>),
+    /// Refused because the group is stopped.
+    Stopped,
     /// Lost sight of after it was handed over.
     Unknown,
 }
@@ -169,6 +171,13 @@ impl Proposer {
             let _ = sender.send(Ok(Vec::new()));
             return Ok(Proposed { replies });
         }
+        let refused = commands.iter().map(Command::check).enumerate();
+        if let Some((index, status)) =
+            refused.filter_map(|(at, check)| Some((at, check.err()?))).next()
+        {
+            let _ = sender.send(Err(ProposeError::Refused { index, status }));
+            return Ok(Proposed { replies });
+        }
         let mut queue = self.queue.lock();
         if queue.closed {
             let _ = sender.send(Err(ProposeError::Stopped));
@@ -224,7 +233,6 @@ impl Proposer {
                 self.hand_over(&sink, filled).await;
             }
         }
-        taken.append(&mut self.queue.lock().waiting);
         for waiting in taken {
             waiting.fail(ProposeError::Stopped);
         }
@@ -233,16 +241,25 @@ impl Proposer {
     /// Takes all that waits behind what was taken before; waits while there is neither. False
     /// once the proposer is closed.
     async fn take(&self, taken: &mut VecDeque<Waiting>) -> bool {
+        if taken.is_empty() {
+            self.wait_for_commands().await;
+        }
+        // Whoever was woken by the last answers proposes again before this entry is filled. With
+        // a fast disk it is this, not the wait for the commit, that makes entries large (measured
+        // without a disk, 4 shards and 1,000 callers: 1.5 commands an entry without, 108 with).
+        tokio::task::yield_now().await;
+        let mut queue = self.queue.lock();
+        taken.append(&mut queue.waiting);
+        !queue.closed
+    }
+
+    async fn wait_for_commands(&self) {
         loop {
             {
-                let mut queue = self.queue.lock();
-                if queue.closed {
-                    return false;
+                let queue = self.queue.lock();
+                if queue.closed || !queue.waiting.is_empty() {
+                    return;
                 }
-                taken.append(&mut queue.waiting);
-            }
-            if !taken.is_empty() {
-                return true;
             }
             // A call between the look above and this wait has left a permit behind.
             self.wake.notified().await;
@@ -286,6 +303,7 @@ impl Proposer {
         let retry_after = round
             .saturating_mul(u32::try_from(entries).unwrap_or(u32::MAX))
             .clamp(limits::OVERLOADED_RETRY_MIN, limits::OVERLOADED_RETRY_MAX);
-        Overloaded { retry_after, items: queue.items, bytes: queue.bytes }
+        let reason = OverloadReason::Waiting { items: queue.items, bytes: queue.bytes };
+        Overloaded { retry_after, reason }
     }
 }

@@ -36,6 +36,8 @@ pub(crate) type RaftPayload = openraft::alias::PayloadOf<TypeConfig>;
 pub(crate) type RaftVote = openraft::alias::VoteOf<TypeConfig>;
 pub(crate) type RaftMembership = openraft::Membership<NodeId, ()>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type RaftSnapshot =
+    openraft::alias::SnapshotOf<TypeConfig, crate::snapshot::SnapshotData>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type Responder<T> = openraft::impls::ProgressResponder<TypeConfig, T>;
 

@@ -157,7 +157,7 @@ async fn too_much_waiting_is_refused_as_a_whole_with_a_time() {
     let proposer = proposer(bounds);
     let _first = proposer.propose((0..8).map(command).collect()).expect("room");
     let refused = proposer.propose((8..11).map(command).collect()).expect_err("11 > 10");
-    assert_eq!(refused.items, 8);
+    assert!(matches!(refused.reason, OverloadReason::Waiting { items: 8, .. }), "{refused}");
     assert!(refused.retry_after >= limits::OVERLOADED_RETRY_MIN);
     assert!(refused.retry_after <= limits::OVERLOADED_RETRY_MAX);
     let _fits = proposer.propose((8..10).map(command).collect()).expect("10 fit");
@@ -230,13 +230,15 @@ async fn nothing_of_a_proposal_is_applied_behind_its_failed_part() {
 }
 
 #[tokio::test]
-async fn a_command_that_fits_no_entry_ends_its_proposal_alone() {
+async fn a_command_beyond_its_limits_refuses_its_proposal_alone() {
     let (proposer, sink) = (proposer(BOUNDS), TestSink::new(10));
-    let proposed = proposer.propose(vec![large(2 << 20), command(1)]).expect("room");
+    let proposed = proposer.propose(vec![command(1), large(2 << 20)]).expect("answered");
     let behind = proposer.propose(vec![command(9)]).expect("room");
-    tokio::spawn(proposer.clone().run(sink));
-    assert!(matches!(proposed.await, Err(ProposeError::TooLarge { .. })));
-    behind.await.expect("applied");
+    tokio::spawn(proposer.clone().run(sink.clone()));
+    let refused = proposed.await;
+    assert!(matches!(refused, Err(ProposeError::Refused { index: 1, .. })), "{refused:?}");
+    assert_eq!(floors(&behind.await.expect("applied")), [9]);
+    assert_eq!(sink.entry_sizes(), [1]);
     assert_eq!(proposer.stats().waiting_bytes, 0);
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use switchboard_engine::{Command, EntryBuilder, Reply};
+use switchboard_engine::{Command, EntryBuilder, PushError, Reply};
 use tokio::sync::oneshot;
 
 use super::Outcome;
@@ -123,14 +123,20 @@ impl Waiting {
         }
         let mut poured = 0;
         while let Some(command) = self.next() {
-            if builder.push(&command).is_ok() {
-                gone.count(&command);
-                poured += 1;
-            } else if builder.is_empty() {
-                return self.too_large(&command, gone);
-            } else {
-                self.held = Some(command);
-                break;
+            match builder.push(&command) {
+                Ok(()) => {
+                    gone.count(&command);
+                    poured += 1;
+                }
+                Err(PushError::Full) if !builder.is_empty() => {
+                    self.held = Some(command);
+                    break;
+                }
+                // Checked when it was proposed, and an empty entry takes every sound command.
+                Err(PushError::Refused(_) | PushError::Full) => {
+                    gone.count(&command);
+                    return self.refuse(poured, gone);
+                }
             }
         }
         if poured == 0 {
@@ -146,15 +152,15 @@ impl Waiting {
         self.held.take().or_else(|| self.commands.next())
     }
 
-    /// A command that not even an empty entry takes ends its proposal.
-    fn too_large(&mut self, command: &Command, gone: &mut Gone) -> Poured {
-        gone.count(command);
+    /// Ends a proposal with a command that no entry takes. What was poured of it is applied, and
+    /// its replies go to nobody.
+    fn refuse(&mut self, poured: usize, gone: &mut Gone) -> Poured {
         while let Some(rest) = self.next() {
             gone.count(&rest);
         }
-        let error = ProposeError::TooLarge { bytes: command_bytes(command) };
-        self.slot.take().fail(error, self.begun);
-        Poured::Nothing
+        self.slot.take().fail(ProposeError::OutcomeUnknown, true);
+        let slot = self.slot.take();
+        Poured::All(Part { slot, commands: poured, first: false, last: true })
     }
 }
 
@@ -219,6 +225,7 @@ pub(super) fn answer(parts: Vec<Part>, outcome: Outcome) {
         Outcome::Applied(replies) => return share_out(parts, replies),
         Outcome::LeaseExpired => ProposeError::NotLeader { leader: None },
         Outcome::NotLeader(leader) => ProposeError::NotLeader { leader },
+        Outcome::Stopped => ProposeError::Stopped,
         Outcome::Unknown => ProposeError::OutcomeUnknown,
     };
     for part in parts {

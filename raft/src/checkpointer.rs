@@ -1,0 +1,216 @@
+//! When a group is checkpointed: by the bytes of log that it keeps.
+//!
+//! One task a node takes one checkpoint at a time, so that the disk is shared with appends and not
+//! fought over. A checkpoint that fails (a full disk, say) is logged and tried again at a later
+//! look; nothing stops for it.
+//!
+//! ```text
+//!  look ─▶ choose ─▶ Shard::checkpoint ─▶ openraft: "a snapshot" ─▶ openraft: purge ─▶ LogStore::purge
+//!   ▲                (blocking thread)                                                     │
+//!   └────────────────────────────── the log recycles the segment ◀────────────────────────┘
+//! ```
+//! A group is chosen when it keeps more than its bound, or when the node's log as a whole is
+//! beyond its own bound and this group's entries are in the oldest segment: a group that writes
+//! little would otherwise pin that segment, and all that others wrote after it, for ever.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use openraft::async_runtime::WatchReceiver;
+use switchboard_engine::{GroupId, LogId};
+use tokio_util::sync::CancellationToken;
+
+use crate::group::Group;
+use crate::limits::{CHECKPOINT_LOOK_INTERVAL, CHECKPOINT_NOTE_WAIT_MAX};
+use crate::types::to_engine;
+
+/// The bounds of a node's log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// Bytes that one group writes before it is checkpointed.
+    pub(crate) group_bytes: u64,
+    /// Bytes of the whole log before the group in its oldest segment is checkpointed.
+    pub(crate) log_bytes: u64,
+}
+
+/// What the choice is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Candidate {
+    group: GroupId,
+    /// Bytes of log that it keeps beyond what its last checkpoint left.
+    grown_bytes: u64,
+    /// Whether it keeps an entry of the oldest segment.
+    pins_oldest: bool,
+}
+
+/// Which group to checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// It wrote much.
+    Grown(GroupId),
+    /// It holds up the recycling of segments, so all of its log goes.
+    Pinning(GroupId),
+}
+
+impl Choice {
+    fn group(self) -> GroupId {
+        match self {
+            Self::Grown(group) | Self::Pinning(group) => group,
+        }
+    }
+}
+
+/// The group that grew most among those beyond their bound, or else one that pins the oldest segment
+/// of a log that is too long.
+fn choose(policy: Policy, log_bytes: u64, candidates: &[Candidate]) -> Option<Choice> {
+    let most = |best: Option<&Candidate>| best.map(|candidate| candidate.group);
+    let beyond = candidates.iter().filter(|group| group.grown_bytes >= policy.group_bytes);
+    let too_long = log_bytes >= policy.log_bytes;
+    let pinning = candidates.iter().filter(|group| too_long && group.pins_oldest);
+    most(beyond.max_by_key(|group| group.grown_bytes))
+        .map(Choice::Grown)
+        .or_else(|| most(pinning.max_by_key(|group| group.grown_bytes)).map(Choice::Pinning))
+}
+
+/// The checkpointer of a node.
+pub(crate) struct Checkpointer<F> {
+    policy: Policy,
+    groups: F,
+    /// Bytes of log that each group kept after its last checkpoint.
+    left: HashMap<GroupId, u64>,
+}
+
+impl<F: Fn() -> Vec<Arc<Group>>> Checkpointer<F> {
+    pub(crate) fn new(policy: Policy, groups: F) -> Self {
+        Self { policy, groups, left: HashMap::new() }
+    }
+
+    /// Looks at the sizes and takes checkpoints until it is stopped.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut looks = tokio::time::interval(CHECKPOINT_LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = looks.tick() => {}
+            }
+            if let Some((group, choice)) = self.look() {
+                checkpoint(&group, matches!(choice, Choice::Pinning(_))).await;
+                self.left.insert(group.id(), group.log().retained_bytes(group.id()));
+                // Others may be beyond their bounds too; a failed one waits for its turn.
+                looks.reset_after(CHECKPOINT_LOOK_INTERVAL / 10);
+            }
+        }
+    }
+
+    fn look(&mut self) -> Option<(Arc<Group>, Choice)> {
+        let groups = (self.groups)();
+        let log = groups.first()?.log().clone();
+        let stats = log.stats();
+        let oldest = stats.oldest.map_or_else(Vec::new, |oldest| oldest.groups);
+        let mut candidates = Vec::with_capacity(groups.len());
+        for group in &groups {
+            let kept = log.retained_bytes(group.id());
+            // The purge after a checkpoint comes later than the checkpoint.
+            let left = self.left.entry(group.id()).or_default();
+            *left = kept.min(*left);
+            // Without news its checkpoint would be the one that it has, and free nothing.
+            if group.shard().applied() > checkpoint_of(group) {
+                candidates.push(Candidate {
+                    group: group.id(),
+                    grown_bytes: kept - *left,
+                    pins_oldest: oldest.contains(&group.id()),
+                });
+            }
+        }
+        let choice = choose(self.policy, stats.bytes_total, &candidates)?;
+        let group = groups.into_iter().find(|group| group.id() == choice.group())?;
+        Some((group, choice))
+    }
+}
+
+fn checkpoint_of(group: &Group) -> Option<LogId> {
+    group.shard().checkpoint_meta().map(|checkpoint| checkpoint.at)
+}
+
+/// Takes a checkpoint and has the log purged: up to it if `purge_all` or if nobody else
+/// replicates the group, and up to the one before it otherwise, so that a replica that lags a
+/// little finds entries and needs no snapshot. False if it failed.
+pub(crate) async fn checkpoint(group: &Arc<Group>, purge_all: bool) -> bool {
+    let before = checkpoint_of(group);
+    let shard = group.shard().clone();
+    let started = tokio::time::Instant::now();
+    let at = match tokio::task::spawn_blocking(move || shard.checkpoint()).await {
+        Ok(Ok(at)) => at,
+        Ok(Err(error)) => {
+            tracing::warn!(group = group.id(), %error, "a checkpoint failed; it is tried again");
+            return false;
+        }
+        Err(error) => {
+            tracing::error!(group = group.id(), %error, "a checkpoint panicked");
+            return false;
+        }
+    };
+    tracing::info!(group = group.id(), %at, elapsed = ?started.elapsed(), "checkpoint");
+    let upto = if purge_all || is_alone(group) { Some(at) } else { before };
+    tell_openraft(group, at, upto).await
+}
+
+/// Whether no other node has a replica.
+fn is_alone(group: &Group) -> bool {
+    let metrics = group.raft().metrics();
+    metrics.borrow_watched().membership_config.membership().nodes().count() <= 1
+}
+
+/// Reports the checkpoint as a snapshot, waits until openraft has taken note, and has it purge.
+async fn tell_openraft(group: &Group, at: LogId, upto: Option<LogId>) -> bool {
+    let raft = group.raft();
+    if raft.trigger().snapshot().await.is_err() {
+        return false;
+    }
+    let noted = raft
+        .wait(Some(CHECKPOINT_NOTE_WAIT_MAX))
+        .metrics(
+            |metrics| metrics.snapshot.as_ref().map(to_engine) >= Some(at),
+            "the checkpoint is known as a snapshot",
+        )
+        .await;
+    if noted.is_err() {
+        return false;
+    }
+    match upto {
+        None => true,
+        Some(upto) => raft.trigger().purge_log(upto.index).await.is_ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy { group_bytes: 100, log_bytes: 1_000 };
+
+    fn candidate(group: GroupId, grown_bytes: u64, pins_oldest: bool) -> Candidate {
+        Candidate { group, grown_bytes, pins_oldest }
+    }
+
+    #[test]
+    fn nobody_within_the_bounds() {
+        let candidates = [candidate(0, 99, true), candidate(1, 0, false)];
+        assert_eq!(choose(POLICY, 999, &candidates), None);
+    }
+
+    #[test]
+    fn the_largest_beyond_its_bound_first() {
+        let candidates =
+            [candidate(0, 1, true), candidate(1, 100, false), candidate(2, 300, false)];
+        assert_eq!(choose(POLICY, 5_000, &candidates), Some(Choice::Grown(2)));
+    }
+
+    #[test]
+    fn a_small_group_that_pins_the_oldest_segment_of_a_long_log() {
+        let candidates = [candidate(0, 1, true), candidate(1, 99, false)];
+        assert_eq!(choose(POLICY, 999, &candidates), None);
+        assert_eq!(choose(POLICY, 1_000, &candidates), Some(Choice::Pinning(0)));
+    }
+}

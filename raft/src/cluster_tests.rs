@@ -1,0 +1,253 @@
+//! Three nodes in one process, joined by a transport that can be cut: that the module
+//! [`network`](crate::network) fits a real transport, and that the settings elect and hand over.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use switchboard_engine::command::SetNode;
+use switchboard_engine::fs::sim::SimFiles;
+use switchboard_engine::{Command, GroupId, META_GROUP};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::checkpointer::checkpoint;
+use crate::error::ProposeError;
+use crate::group::Group;
+use crate::network::{PeerRequest, PeerResponse, Transport, TransportError};
+use crate::node::{Node, NodeOptions};
+use crate::snapshot::SnapshotFile;
+use crate::types::{NodeId, RaftVote};
+
+type Answer = oneshot::Sender<Result<PeerResponse, TransportError>>;
+
+/// All nodes, and an ordered queue for each group of each.
+#[derive(Clone, Default)]
+struct Mesh(Arc<Mutex<MeshState>>);
+
+#[derive(Default)]
+struct MeshState {
+    nodes: HashMap<NodeId, Node>,
+    queues: HashMap<(NodeId, NodeId, GroupId), mpsc::UnboundedSender<(PeerRequest, Answer)>>,
+    cut: BTreeSet<NodeId>,
+}
+
+impl Mesh {
+    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        let state = self.0.lock();
+        state.cut.contains(&from) || state.cut.contains(&to)
+    }
+
+    fn group(&self, node: NodeId, group: GroupId) -> Option<Arc<Group>> {
+        self.0.lock().nodes.get(&node)?.group(group)
+    }
+
+    /// Answers requests one by one, in the order in which they were made.
+    async fn serve(
+        self,
+        from: NodeId,
+        to: NodeId,
+        group: GroupId,
+        mut requests: mpsc::UnboundedReceiver<(PeerRequest, Answer)>,
+    ) {
+        while let Some((request, answer)) = requests.recv().await {
+            let received = match self.group(to, group) {
+                Some(group) if !self.is_cut(from, to) => group.receive(request).await.ok(),
+                _ => None,
+            };
+            let _ = answer.send(received.ok_or(TransportError::Unreachable(to)));
+        }
+    }
+}
+
+struct MeshTransport {
+    mesh: Mesh,
+    from: NodeId,
+}
+
+impl Transport for MeshTransport {
+    fn call(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        request: PeerRequest,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<PeerResponse, TransportError>> {
+        let (answer, answered) = oneshot::channel();
+        let key = (self.from, to, group);
+        let queue = self.mesh.0.lock().queues.get(&key).cloned().unwrap_or_else(|| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            tokio::spawn(self.mesh.clone().serve(self.from, to, group, receiver));
+            sender
+        });
+        let handed_over = queue.send((request, answer)).is_ok();
+        self.mesh.0.lock().queues.insert(key, queue);
+        Box::pin(async move {
+            if !handed_over {
+                return Err(TransportError::Broken(to));
+            }
+            match tokio::time::timeout(timeout, answered).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(TransportError::Broken(to)),
+                Err(_) => Err(TransportError::Timeout(to)),
+            }
+        })
+    }
+
+    fn send_snapshot(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        vote: RaftVote,
+        snapshot: SnapshotFile,
+    ) -> BoxFuture<'static, Result<RaftVote, TransportError>> {
+        let (mesh, from) = (self.mesh.clone(), self.from);
+        Box::pin(async move {
+            match mesh.group(to, group) {
+                Some(group) if !mesh.is_cut(from, to) => {
+                    let installed = group.receive_snapshot(vote, snapshot).await;
+                    installed.map_err(|_| TransportError::Broken(to))
+                }
+                _ => Err(TransportError::Unreachable(to)),
+            }
+        })
+    }
+}
+
+struct Cluster {
+    mesh: Mesh,
+    nodes: Vec<Node>,
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let mesh = Mesh::default();
+        let mut nodes = Vec::new();
+        for id in 1..=3 {
+            let mut options = NodeOptions::new("/data", id, format!("node-{id}"));
+            options.files = Arc::new(SimFiles::new(id));
+            options.log.segment_bytes = crate::limits::SEGMENT_BYTES_MIN;
+            options.transport = Arc::new(MeshTransport { mesh: mesh.clone(), from: id });
+            let node = Node::open(options).await.expect("opens");
+            mesh.0.lock().nodes.insert(id, node.clone());
+            nodes.push(node);
+        }
+        let members = BTreeSet::from([1, 2, 3]);
+        nodes[0].meta().raft().initialize(members).await.expect("a fresh cluster");
+        Self { mesh, nodes }
+    }
+
+    /// The node that leads the meta group, among those that are not cut off.
+    async fn leader(&self) -> Node {
+        loop {
+            let cut = self.mesh.0.lock().cut.clone();
+            let reachable = |node: &&Node| !cut.contains(&node.node_id());
+            let leads = |node: &&Node| node.meta().is_leader();
+            if let Some(leader) = self.nodes.iter().filter(reachable).find(leads) {
+                return leader.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Proposes on whoever leads, again after each refusal that says that nothing happened.
+    async fn write(&self, number: u64) -> Node {
+        loop {
+            let leader = self.leader().await;
+            match leader.meta().propose(vec![set_node(number)]).expect("room").await {
+                Ok(_) => return leader,
+                Err(ProposeError::NotLeader { .. } | ProposeError::OutcomeUnknown) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    async fn wait_applied(&self, index: u64, nodes: &[Node]) {
+        for node in nodes {
+            let reached = node.meta().raft().wait(Some(Duration::from_secs(20)));
+            let reached = reached.applied_index_at_least(Some(index), "replicated").await;
+            reached.unwrap_or_else(|error| panic!("node {}: {error}", node.node_id()));
+        }
+    }
+
+    async fn shutdown(self) {
+        self.mesh.0.lock().nodes.clear();
+        for node in &self.nodes {
+            node.shutdown().await;
+        }
+    }
+}
+
+fn set_node(number: u64) -> Command {
+    let address = format!("node-{number}");
+    Command::SetNode(SetNode { node_id: number, address, disk_id: [7; 16] })
+}
+
+fn applied(node: &Node) -> u64 {
+    node.meta().shard().applied().expect("entries").index
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_agree_and_survive_their_leader() {
+    let cluster = Cluster::new().await;
+    for number in 10..20 {
+        cluster.write(number).await;
+    }
+    let first = cluster.leader().await;
+    cluster.wait_applied(applied(&first), &cluster.nodes).await;
+    let hashes: Vec<_> =
+        cluster.nodes.iter().map(|node| node.meta().shard().state_hash()).collect();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+
+    cluster.mesh.0.lock().cut.insert(first.node_id());
+    let second = cluster.write(20).await;
+    assert_ne!(second.node_id(), first.node_id());
+    // The old leader cannot prove that it leads, so it serves no read that asks for it.
+    let read = first.meta().barrier(crate::Consistency::Linearizable).await;
+    assert!(read.is_err(), "{read:?}");
+
+    cluster.mesh.0.lock().cut.clear();
+    cluster.wait_applied(applied(&second), &cluster.nodes).await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_behind_the_purged_log_gets_a_snapshot() {
+    let cluster = Cluster::new().await;
+    cluster.write(10).await;
+    let leader = cluster.leader().await;
+    let lagging = cluster.nodes.iter().find(|node| !node.meta().is_leader()).expect("a follower");
+    cluster.mesh.0.lock().cut.insert(lagging.node_id());
+    for number in 20..40 {
+        cluster.write(number).await;
+    }
+    let leader = if leader.meta().is_leader() { leader } else { cluster.leader().await };
+    let (meta, at) = (leader.meta(), applied(&leader));
+    assert!(checkpoint(meta, true).await, "taken");
+    let purged = meta.raft().wait(Some(Duration::from_secs(20)));
+    let purged =
+        purged.metrics(|metrics| metrics.purged.is_some_and(|to| to.index >= at), "purged");
+    purged.await.expect("the log is purged");
+
+    cluster.mesh.0.lock().cut.clear();
+    cluster.write(40).await;
+    let leader = cluster.leader().await;
+    cluster.wait_applied(applied(&leader), &cluster.nodes).await;
+    assert_eq!(lagging.meta().shard().state_hash(), leader.meta().shard().state_hash());
+    assert!(lagging.meta().status().checkpoint.is_some_and(|held| held.index >= at));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_on_a_follower_names_the_leader() {
+    let cluster = Cluster::new().await;
+    cluster.write(10).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.nodes.iter().find(|node| !node.meta().is_leader()).expect("a follower");
+    cluster.wait_applied(applied(&leader), std::slice::from_ref(follower)).await;
+    let refused = follower.meta().propose(vec![set_node(11)]).expect("room").await;
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(leader.node_id()) }));
+    assert_eq!(follower.group(META_GROUP).expect("here").leader(), Some(leader.node_id()));
+    cluster.shutdown().await;
+}

@@ -1,0 +1,287 @@
+//! One replication group on this node: a replica of a shard (or of the meta group) with everything
+//! that drives it.
+//!
+//! ```text
+//!  propose ─▶ Proposer ─▶ openraft ─▶ LogStore ─▶ Log (all groups)
+//!                            │ committed
+//!                            ▼
+//!                       StateMachine ─▶ Shard ◀─ reads (after a barrier, if asked for)
+//!                            └─▶ News: applied index, applied entries
+//! ```
+//! Order invariant: `purged ≤ checkpoint ≤ applied ≤ committed`, and on the leader of a one-voter
+//! group `committed ≤ flushed`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::Raft;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
+use parking_lot::Mutex;
+use switchboard_engine::log::Log;
+use switchboard_engine::{Command, GroupId, LogId, Shard};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::admission::Admission;
+use crate::barrier::{Barrier, Consistency};
+use crate::error::{BarrierError, GroupOpenError, OverloadReason, Overloaded, WaitError};
+use crate::limits::OVERLOADED_RETRY_MAX;
+use crate::log_store::LogStore;
+use crate::log_time::LogTime;
+use crate::network::{NetworkFactory, Transport};
+use crate::proposer::{Bounds, Outcome, Proposed, Proposer, Sink, UnderWay};
+use crate::settings;
+use crate::snapshot::SnapshotDir;
+use crate::state_machine::{Applied, News, StateMachine};
+use crate::status::{GroupStatus, Staleness, status};
+use crate::types::{EntryData, NodeId, Responder, TypeConfig};
+
+pub(crate) type GroupRaft = Raft<TypeConfig, StateMachine>;
+
+/// What a group is opened with.
+pub(crate) struct GroupParts {
+    pub(crate) id: GroupId,
+    pub(crate) node_id: NodeId,
+    pub(crate) log: Log,
+    pub(crate) shard: Arc<Shard>,
+    pub(crate) clock: Arc<dyn switchboard_engine::Clock>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) snapshots: SnapshotDir,
+    pub(crate) bounds: Bounds,
+    pub(crate) admission: Arc<Admission>,
+}
+
+/// A replica of one group.
+pub struct Group {
+    id: GroupId,
+    node_id: NodeId,
+    raft: GroupRaft,
+    log: Log,
+    shard: Arc<Shard>,
+    news: Arc<News>,
+    proposer: Arc<Proposer>,
+    admission: Arc<Admission>,
+    /// Taken by the shutdown, which waits for it.
+    proposing: Mutex<Option<JoinHandle<()>>>,
+    lease: Arc<Barrier>,
+    read_index: Arc<Barrier>,
+    /// Until then no vote is granted: a promise given before the start may still bind.
+    pub(crate) silent_until: Option<Instant>,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").field("id", &self.id).field("node_id", &self.node_id).finish()
+    }
+}
+
+impl Group {
+    /// Starts the replica; it takes part in elections from now on.
+    pub(crate) async fn open(parts: GroupParts) -> Result<Arc<Self>, GroupOpenError> {
+        let GroupParts { id, node_id, log, shard, clock, transport, .. } = parts;
+        let GroupParts { snapshots, bounds, admission, .. } = parts;
+        let store = LogStore::new(log.clone(), id)
+            .map_err(|source| GroupOpenError::Vote { group: id, source })?;
+        let silent_until =
+            store.has_voted().then(|| Instant::now() + settings::VOTE_SILENCE_AFTER_START);
+        let log_time = Arc::new(LogTime::new(clock, shard.log_time_ms()));
+        let news = Arc::new(News::new(log_time.clone(), shard.applied()));
+        let machine = StateMachine::new(shard.clone(), news.clone(), snapshots);
+        let network = NetworkFactory { transport, node_id, group: id };
+        let config = settings::raft_config(format!("group-{id}"))
+            .map_err(|error| GroupOpenError::Settings { reason: error.to_string() })?;
+        let raft = Raft::new(node_id, config, network, store, machine)
+            .await
+            .map_err(|error| GroupOpenError::Raft { group: id, reason: error.to_string() })?;
+        let proposer = Arc::new(Proposer::new(log_time, bounds));
+        let proposing = tokio::spawn(proposer.clone().run(RaftSink { raft: raft.clone() }));
+        Ok(Arc::new(Self {
+            id,
+            node_id,
+            log,
+            shard,
+            news,
+            proposer,
+            admission,
+            proposing: Mutex::new(Some(proposing)),
+            lease: Barrier::lease(raft.clone()),
+            read_index: Barrier::read_index(raft.clone()),
+            raft,
+            silent_until,
+        }))
+    }
+
+    /// Which group: 0 is the meta group, shard `s` is `s + 1`.
+    #[must_use]
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// The state, to read.
+    #[must_use]
+    pub fn shard(&self) -> &Arc<Shard> {
+        &self.shard
+    }
+
+    /// Hands commands over, to be appended in the order of the calls; the future resolves with
+    /// one reply a command once they are durable on a majority and applied here.
+    ///
+    /// The hand-over happens in this call, whether or not the future is polled.
+    pub fn propose(&self, commands: Vec<Command>) -> Result<Proposed, Overloaded> {
+        if !self.admission.admits(&commands) {
+            let reason = OverloadReason::DiskReserve;
+            return Err(Overloaded { retry_after: OVERLOADED_RETRY_MAX, reason });
+        }
+        self.proposer.propose(commands)
+    }
+
+    /// Waits until a read of [`Self::shard`] is as fresh as asked for, and says how stale it may
+    /// be. Concurrent calls share one check of leadership.
+    pub async fn barrier(&self, consistency: Consistency) -> Result<Staleness, BarrierError> {
+        match consistency {
+            Consistency::Local => return Ok(self.staleness()),
+            Consistency::Lease => self.lease.pass().await?,
+            Consistency::Linearizable => self.read_index.pass().await?,
+        }
+        Ok(Staleness::fresh(self.shard.applied()))
+    }
+
+    /// How stale a read of this replica may be right now.
+    #[must_use]
+    pub fn staleness(&self) -> Staleness {
+        Staleness::of(&self.raft.metrics().borrow_watched(), self.shard.applied())
+    }
+
+    /// Waits until the entry at `index` is applied here.
+    pub async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), WaitError> {
+        let reached = |applied: &Option<LogId>| applied.is_some_and(|at| at.index >= index);
+        if reached(&self.shard.applied()) {
+            return Ok(());
+        }
+        let mut applied = self.news.watch_applied();
+        match tokio::time::timeout_at(deadline, applied.wait_for(reached)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(WaitError::Stopped),
+            Err(_) => Err(WaitError::Timeout { index }),
+        }
+    }
+
+    /// Follows the log id of the last entry applied here.
+    #[must_use]
+    pub fn watch_applied(&self) -> watch::Receiver<Option<LogId>> {
+        self.news.watch_applied()
+    }
+
+    /// Entries of commands as they are applied here, from now on. A listener that falls behind by
+    /// more than [`crate::limits::APPLIED_EVENTS_MAX`] is told that it lagged, and how far.
+    #[must_use]
+    pub fn applied_events(&self) -> broadcast::Receiver<Arc<Applied>> {
+        self.news.subscribe()
+    }
+
+    /// The node that leads the group, as far as this replica knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Whether this replica believes that it leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.leader() == Some(self.node_id)
+    }
+
+    /// Log time as this node would stamp an entry now.
+    #[must_use]
+    pub fn log_time_now_ms(&self) -> u64 {
+        self.news.log_time.now()
+    }
+
+    /// Everything that an operator may ask about this replica.
+    #[must_use]
+    pub fn status(&self) -> GroupStatus {
+        let log_time = &self.news.log_time;
+        GroupStatus {
+            log_time_ms: self.shard.log_time_ms(),
+            clock_alarms: log_time.alarms(),
+            clock_leaping: log_time.is_leaping(),
+            proposer: self.proposer.stats(),
+            log_bytes: self.log.retained_bytes(self.id),
+            ..status(self.id, &self.raft.metrics().borrow_watched())
+        }
+    }
+
+    pub(crate) fn raft(&self) -> &GroupRaft {
+        &self.raft
+    }
+
+    /// Who votes, asked of openraft itself: its metrics are empty for a moment after a start.
+    pub(crate) async fn voters(&self) -> Result<Vec<NodeId>, Fatal<TypeConfig>> {
+        let voters = |state: &openraft::RaftState<TypeConfig>| {
+            state.membership_state.effective().voter_ids().collect()
+        };
+        self.raft.with_raft_state(voters).await
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Proposes a tick if this replica leads and something is due by now.
+    pub(crate) fn tick_if_due(&self) -> bool {
+        let due = self.shard.next_due_ms().is_some_and(|due_ms| due_ms <= self.log_time_now_ms());
+        // The outcome does not matter: the next look repeats it while something is due.
+        due && self.is_leader() && self.propose(vec![Command::Tick]).is_ok()
+    }
+
+    /// Stops proposing, then the replica. What waited is answered.
+    pub(crate) async fn shutdown(&self) {
+        self.proposer.close();
+        let proposing = self.proposing.lock().take();
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::error!(group = self.id, %error, "a group did not stop cleanly");
+        }
+        if let Some(proposing) = proposing
+            && let Err(error) = proposing.await
+        {
+            tracing::error!(group = self.id, %error, "a proposer did not stop cleanly");
+        }
+    }
+}
+
+/// Where a group's entries go.
+struct RaftSink {
+    raft: GroupRaft,
+}
+
+impl Sink for RaftSink {
+    async fn hand_over(&self, entry: Bytes) -> UnderWay {
+        let (responder, committed, completed) = Responder::new();
+        let handed_over = self.raft.client_write_ff(EntryData(entry), Some(responder)).await;
+        let stopped = handed_over.is_err();
+        UnderWay {
+            committed: Box::pin(async move { committed.await.map(drop).map_err(drop) }),
+            outcome: Box::pin(async move {
+                match completed.await {
+                    _ if stopped => Outcome::Stopped,
+                    Ok(Ok(response)) => Outcome::Applied(response.data.into_vec()),
+                    Ok(Err(ClientWriteError::ForwardToLeader(forward))) => refused(&forward),
+                    // LogEntryDiscarded, or a responder that went down with openraft.
+                    Ok(Err(_)) | Err(_) => Outcome::Unknown,
+                }
+            }),
+        }
+    }
+}
+
+/// openraft refused the entry before appending it.
+fn refused(forward: &ForwardToLeader<TypeConfig>) -> Outcome {
+    match forward.reason {
+        ForwardReason::LeaseExpired => Outcome::LeaseExpired,
+        ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
+            Outcome::NotLeader(forward.leader_id)
+        }
+    }
+}

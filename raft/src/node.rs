@@ -1,0 +1,437 @@
+//! A node: one log, a replica of the meta group and of its shards, and the tasks that look after
+//! them.
+//!
+//! ```text
+//!            ┌ meta group 0 ┐
+//!  Log ◀─────┤ shard group 1 ├──── ticker, checkpointer, failure watch: one task each
+//!  (one)     └ …           N ┘
+//! ```
+//! A node opens what its disk knows: on a fresh directory that is the meta group alone, without
+//! members, which waits to be initialized or to be told of a cluster. Groups never share anything but
+//! the log and the disk.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use openraft::async_runtime::WatchReceiver;
+use parking_lot::RwLock;
+use switchboard_engine::command::Rules;
+use switchboard_engine::fs::{Files, RealFiles};
+use switchboard_engine::log::{Log, LogOptions};
+use switchboard_engine::{
+    Clock, GroupId, META_GROUP, Shard, ShardOptions, SystemClock, group_of_shard,
+};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::checkpointer::{Checkpointer, Policy};
+use crate::error::{GroupOpenError, NodeFailure, NodeOpenError};
+use crate::group::{Group, GroupParts};
+use crate::limits;
+use crate::network::{NoPeers, Transport};
+use crate::proposer::Bounds;
+use crate::shard_of::shard_of;
+use crate::snapshot::SnapshotDir;
+use crate::ticker;
+use crate::types::NodeId;
+
+/// What a node is opened with.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct NodeOptions {
+    /// Where everything lives; made if it is missing.
+    pub data_dir: PathBuf,
+    /// The id of this node, never used twice in a cluster.
+    pub node_id: NodeId,
+    /// Where other nodes and clients reach its gRPC service.
+    pub address: String,
+    /// The clocks; the system's by default.
+    pub clock: Arc<dyn Clock>,
+    /// The disk; the system's by default.
+    pub files: Arc<dyn Files>,
+    /// The way to other nodes; by default there are none.
+    pub transport: Arc<dyn Transport>,
+    /// The limits that new shards start with.
+    pub rules: Rules,
+    /// Options of the log.
+    pub log: LogOptions,
+    /// Options of each group's state.
+    pub shard: ShardOptions,
+    /// Commands that may wait for a group's proposer.
+    pub waiting_items_max: usize,
+    /// Bytes that may wait for a group's proposer.
+    pub waiting_bytes_max: usize,
+    /// Bytes of log that a group writes between checkpoints.
+    pub checkpoint_bytes: u64,
+    /// Bytes of log beyond which whoever pins the oldest segment is checkpointed.
+    pub log_bytes_max: u64,
+}
+
+impl NodeOptions {
+    /// The defaults, for a node of this id and address on the system's disk.
+    pub fn new(data_dir: impl Into<PathBuf>, node_id: NodeId, address: impl Into<String>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            node_id,
+            address: address.into(),
+            clock: Arc::new(SystemClock::new()),
+            files: Arc::new(RealFiles),
+            transport: Arc::new(NoPeers),
+            rules: Rules::default(),
+            log: LogOptions::default(),
+            shard: ShardOptions::default(),
+            waiting_items_max: limits::WAITING_ITEMS_MAX,
+            waiting_bytes_max: limits::WAITING_BYTES_MAX,
+            checkpoint_bytes: limits::CHECKPOINT_BYTES,
+            log_bytes_max: limits::LOG_BYTES_MAX,
+        }
+    }
+}
+
+impl std::fmt::Debug for NodeOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeOptions")
+            .field("data_dir", &self.data_dir)
+            .field("node_id", &self.node_id)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running node. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    opener: GroupOpener,
+    meta: Arc<Group>,
+    /// All groups but the meta group. A lock, because groups come by initialization and moves; it
+    /// is held to look one up.
+    groups: RwLock<Groups>,
+    tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+    stop: CancellationToken,
+    failure: watch::Sender<Option<NodeFailure>>,
+}
+
+#[derive(Default)]
+struct Groups {
+    by_id: BTreeMap<GroupId, Arc<Group>>,
+    /// The shards of the cluster in order, once all of them are here.
+    shards: Arc<[Arc<Group>]>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("options", &self.inner.opener.options).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Opens the log and every group that it knows, and starts them.
+    ///
+    /// Reading log and checkpoints blocks, which happens off the runtime's threads.
+    pub async fn open(options: NodeOptions) -> Result<Self, NodeOpenError> {
+        check(&options)?;
+        let (log, snapshots) = {
+            let options = options.clone();
+            blocking(move || {
+                let log = Log::open(options.files.clone(), &options.data_dir, options.log)?;
+                let snapshots = SnapshotDir::open(options.files, &options.data_dir);
+                Ok::<_, NodeOpenError>((log, snapshots.map_err(NodeOpenError::Snapshots)?))
+            })
+            .await?
+        };
+        let opener =
+            GroupOpener { options, log, snapshots, admission: Arc::new(Admission::default()) };
+        let meta = opener.open(META_GROUP).await?;
+        let mut groups = Groups::default();
+        for id in opener.known_groups() {
+            groups.by_id.insert(id, opener.open(id).await?);
+        }
+        let node = Self {
+            inner: Arc::new(Inner {
+                opener,
+                meta,
+                groups: RwLock::new(groups),
+                tasks: parking_lot::Mutex::default(),
+                stop: CancellationToken::new(),
+                failure: watch::Sender::new(None),
+            }),
+        };
+        node.adopt_shards();
+        for group in node.groups() {
+            elect_if_sole(&group, node.node_id()).await;
+        }
+        node.start_tasks();
+        Ok(node)
+    }
+
+    fn start_tasks(&self) {
+        let GroupOpener { options, log, admission, .. } = &self.inner.opener;
+        let policy =
+            Policy { group_bytes: options.checkpoint_bytes, log_bytes: options.log_bytes_max };
+        // Tasks hold no handle of the node, or it would never be dropped.
+        let weak = Arc::downgrade(&self.inner);
+        let groups = move || weak.upgrade().map_or_else(Vec::new, |inner| inner.all_groups());
+        let stop = &self.inner.stop;
+        let checkpointer = Checkpointer::new(policy, groups.clone());
+        *self.inner.tasks.lock() = vec![
+            tokio::spawn(ticker::run(groups.clone(), stop.clone())),
+            tokio::spawn(checkpointer.run(stop.clone())),
+            tokio::spawn(watch_disk(log.clone(), admission.clone(), stop.clone())),
+            tokio::spawn(watch_failures(groups, self.inner.failure.clone(), stop.clone())),
+        ];
+    }
+
+    /// The id of this node.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.inner.opener.options.node_id
+    }
+
+    /// The random id of its disk, written once.
+    #[must_use]
+    pub fn disk_id(&self) -> [u8; 16] {
+        self.inner.opener.log.disk_id()
+    }
+
+    /// The log that all its groups share.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.inner.opener.log
+    }
+
+    /// The meta group, which every node replicates.
+    #[must_use]
+    pub fn meta(&self) -> &Arc<Group> {
+        &self.inner.meta
+    }
+
+    /// How many shards the cluster has; none before it is made.
+    #[must_use]
+    pub fn shard_count(&self) -> Option<u32> {
+        let shards = self.meta().shard().meta(|meta| meta.shards());
+        (shards > 0).then_some(shards)
+    }
+
+    /// All shards of the cluster in order, shard 0 first; empty before it is made.
+    #[must_use]
+    pub fn shards(&self) -> Arc<[Arc<Group>]> {
+        self.inner.groups.read().shards.clone()
+    }
+
+    /// The group of the shard that `user` belongs to, if it is replicated here.
+    #[must_use]
+    pub fn shard_for(&self, user: &[u8]) -> Option<Arc<Group>> {
+        let groups = self.inner.groups.read();
+        let count = u32::try_from(groups.shards.len()).ok().filter(|count| *count > 0)?;
+        groups.shards.get(shard_of(user, count) as usize).cloned()
+    }
+
+    /// A group by its id, if it is replicated here.
+    #[must_use]
+    pub fn group(&self, id: GroupId) -> Option<Arc<Group>> {
+        if id == META_GROUP {
+            return Some(self.inner.meta.clone());
+        }
+        self.inner.groups.read().by_id.get(&id).cloned()
+    }
+
+    /// All groups here, the meta group first.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        self.inner.all_groups()
+    }
+
+    /// Resolves if a group stops for good by an error; the process should end then, and start again.
+    pub async fn failed(&self) -> NodeFailure {
+        let mut failure = self.inner.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await;
+        match failed.ok().and_then(|failed| failed.clone()) {
+            Some(failure) => failure,
+            // The sender lives as long as this handle.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops tasks and groups and syncs the log. What waited is answered; entries that are under
+    /// way may or may not be durable.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the node did not stop cleanly");
+            }
+        }
+        let groups = self.groups();
+        futures::future::join_all(groups.iter().map(|group| group.shutdown())).await;
+        let log = self.inner.opener.log.clone();
+        match tokio::task::spawn_blocking(move || log.sync_for_shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the log could not be synced at shutdown"),
+            Err(error) => tracing::error!(%error, "the log panicked at shutdown"),
+        }
+    }
+
+    /// The options that it was opened with.
+    #[must_use]
+    pub fn options(&self) -> &NodeOptions {
+        &self.inner.opener.options
+    }
+
+    /// The group, opened if it is not there yet.
+    pub(crate) async fn ensure_group(&self, id: GroupId) -> Result<Arc<Group>, NodeOpenError> {
+        if let Some(group) = self.group(id) {
+            return Ok(group);
+        }
+        let group = self.inner.opener.open(id).await?;
+        self.inner.groups.write().by_id.insert(id, group.clone());
+        Ok(group)
+    }
+
+    /// Puts the shards in order, once the meta group says how many there are and all are here.
+    pub(crate) fn adopt_shards(&self) {
+        let Some(count) = self.shard_count() else { return };
+        let mut groups = self.inner.groups.write();
+        let shards: Option<Vec<_>> =
+            (0..count).map(|shard| groups.by_id.get(&group_of_shard(shard)).cloned()).collect();
+        if let Some(shards) = shards {
+            groups.shards = shards.into();
+        }
+    }
+}
+
+impl Inner {
+    fn all_groups(&self) -> Vec<Arc<Group>> {
+        let groups = self.groups.read();
+        std::iter::once(&self.meta).chain(groups.by_id.values()).cloned().collect()
+    }
+}
+
+/// Everything that groups are opened with.
+struct GroupOpener {
+    options: NodeOptions,
+    log: Log,
+    snapshots: SnapshotDir,
+    admission: Arc<Admission>,
+}
+
+impl GroupOpener {
+    /// The groups besides the meta group that the log holds something of.
+    fn known_groups(&self) -> Vec<GroupId> {
+        let holds_something = |id: &GroupId| {
+            let state = self.log.group_state(*id);
+            state.vote.is_some() || state.last.is_some() || state.checkpoint.is_some()
+        };
+        let groups = self.log.groups().into_iter();
+        groups.filter(|id| *id != META_GROUP && holds_something(id)).collect()
+    }
+
+    /// Loads a group's state and starts its replica.
+    async fn open(&self, id: GroupId) -> Result<Arc<Group>, NodeOpenError> {
+        let (options, log) = (self.options.clone(), self.log.clone());
+        let shard = blocking(move || {
+            Shard::open(log, options.files, &options.data_dir, id, options.shard)
+                .map_err(|source| NodeOpenError::Shard { group: id, source })
+        })
+        .await?;
+        let options = &self.options;
+        let parts = GroupParts {
+            id,
+            node_id: options.node_id,
+            log: self.log.clone(),
+            shard: Arc::new(shard),
+            clock: options.clock.clone(),
+            transport: options.transport.clone(),
+            snapshots: self.snapshots.clone(),
+            bounds: Bounds {
+                items_max: options.waiting_items_max,
+                bytes_max: options.waiting_bytes_max,
+            },
+            admission: self.admission.clone(),
+        };
+        Ok(Group::open(parts).await?)
+    }
+}
+
+/// Refuses options under which a full entry would not fit the log: it takes a quarter of a segment.
+fn check(options: &NodeOptions) -> Result<(), NodeOpenError> {
+    let bytes_min = limits::SEGMENT_BYTES_MIN;
+    if options.log.segment_bytes < bytes_min {
+        let why = format!("segments of a node have at least {bytes_min} bytes");
+        return Err(NodeOpenError::Options { option: "log.segment_bytes", why });
+    }
+    Ok(())
+}
+
+/// A group whose only voter is this node needs no election timeout: nobody else can lead it.
+async fn elect_if_sole(group: &Group, node_id: NodeId) {
+    let elected = match group.voters().await {
+        Ok(voters) if voters == [node_id] => group.raft().trigger().elect(false).await,
+        other => other.map(drop),
+    };
+    if let Err(error) = elected {
+        tracing::error!(group = group.id(), %error, "a group cannot elect itself");
+    }
+}
+
+/// Runs what blocks on a thread that may.
+async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        // Blocking tasks are not cancelled, so it panicked; so do we.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Looks at the free space, for [`Admission`].
+async fn watch_disk(log: Log, admission: Arc<Admission>, stop: CancellationToken) {
+    let mut looks = tokio::time::interval(limits::DISK_LOOK_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = looks.tick() => {}
+        }
+        admission.note(log.space().level);
+    }
+}
+
+/// Tells of the first group that stopped by an error.
+async fn watch_failures(
+    groups: impl Fn() -> Vec<Arc<Group>> + Send,
+    failure: watch::Sender<Option<NodeFailure>>,
+    stop: CancellationToken,
+) {
+    let mut looks = tokio::time::interval(limits::CHECKPOINT_LOOK_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = looks.tick() => {}
+        }
+        for group in groups() {
+            let running = group.raft().metrics().borrow_watched().running_state.clone();
+            if let Err(error) = running {
+                let found = NodeFailure { group: group.id(), reason: error.to_string() };
+                tracing::error!(%found, "the node cannot go on");
+                failure.send_replace(Some(found));
+                return;
+            }
+        }
+    }
+}
+
+impl From<GroupOpenError> for crate::error::InitializeError {
+    fn from(error: GroupOpenError) -> Self {
+        Self::Open(error.into())
+    }
+}
