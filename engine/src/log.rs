@@ -28,6 +28,8 @@
 mod append;
 mod core;
 mod error;
+#[cfg(test)]
+mod format_tests;
 mod frame;
 mod header;
 mod index;
@@ -245,9 +247,7 @@ impl Log {
                 return result;
             }
             if self.step() != LogStep::Wrote {
-                // Nobody else makes room for a stepped log: what was queued stays queued.
-                let result = receiver.try_recv();
-                return result.unwrap_or_else(|_| Err(self.shared().disk_full()));
+                return receiver.try_recv().unwrap_or(Err(AppendError::Stalled));
             }
         }
     }
@@ -258,8 +258,10 @@ impl Log {
         self.shared().index.read().group(group)?.log_id_at(index)
     }
 
-    /// The entries `from..to` of a group, as many as have `bytes_max` of payload together, but at
-    /// least one. Fewer if the log ends before `to`; an error if `from` is not there.
+    /// The entries of a group that are in the range, as many as have `bytes_max` of payload
+    /// together, but at least one. What is purged or not there yet is left out without an error.
+    ///
+    /// Entries of a sealed segment share its map and keep it from being used again: don't keep them.
     pub fn read(
         &self,
         group: GroupId,

@@ -137,6 +137,9 @@ pub enum AppendError {
         /// Bytes free when that was found.
         free_bytes: u64,
     },
+    /// A stepped log found no segment to write to: the records stay queued until there is one.
+    #[error("the records wait for space on the disk")]
+    Stalled,
     /// Too much waits to be written. Nothing was appended.
     #[error("{bytes} bytes wait to be written, more than {bytes_max}")]
     QueueFull {

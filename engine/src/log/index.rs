@@ -190,6 +190,11 @@ impl Group {
         self.bytes
     }
 
+    /// The indexes of the entries that are there.
+    pub(super) fn indexes(&self) -> std::ops::Range<u64> {
+        self.base..self.base.saturating_add(self.slots.len() as u64)
+    }
+
     /// The log id of an entry that is there, or of the last purged one.
     pub(super) fn log_id_at(&self, index: u64) -> Option<LogId> {
         if let Some(purged) = self.core.purged.filter(|purged| purged.index == index) {

@@ -206,7 +206,6 @@ fn begin(
             return Ok(writer);
         }
     }
-    shared.keeper.want(writer.sequence().saturating_add(1));
-    shared.refresh_outlook();
+    shared.want_segment(writer.sequence().saturating_add(1));
     Ok(writer)
 }

@@ -22,18 +22,17 @@ pub(super) fn read(
     let mut sources: Vec<(LogId, Source)> = Vec::new();
     {
         let index = shared.index.read();
+        let there = index.group(group).map(|group| group.indexes()).unwrap_or_default();
         let mut bytes = 0_usize;
-        for at in range.clone() {
-            let Some((log_id, len, source)) = index.source(group, at) else { break };
+        for at in range.start.max(there.start)..range.end.min(there.end) {
+            let source = index.source(group, at);
+            let (log_id, len, source) = source.ok_or(ReadError::NoEntry { group, index: at })?;
             bytes = bytes.saturating_add(len);
             if bytes > bytes_max && !sources.is_empty() {
                 break;
             }
             sources.push((log_id, source));
         }
-    }
-    if sources.is_empty() && !range.is_empty() {
-        return Err(ReadError::NoEntry { group, index: range.start });
     }
     let payload = |(log_id, source)| match source {
         Source::Memory(payload) => Ok((log_id, payload)),

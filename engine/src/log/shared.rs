@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::error::{AppendError, Fault};
 use super::index::Index;
 use super::keeper::Keeper;
-use super::options::LogOptions;
+use super::options::{LogOptions, WriterMode};
 use super::queue::{Item, Queue};
 use super::writer::Writer;
 use crate::fs::{FileLock, Files};
@@ -64,8 +64,17 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    pub(super) fn disk_full(&self) -> AppendError {
-        AppendError::DiskFull { free_bytes: self.queue.lock().disk_full.unwrap_or_default() }
+    /// Asks the keeper for the segment of a sequence. A stepped log prepares it here and now.
+    pub(super) fn want_segment(&self, sequence: u64) {
+        self.keeper.want(sequence);
+        self.keep_if_stepped();
+        self.refresh_outlook();
+    }
+
+    pub(super) fn keep_if_stepped(&self) {
+        if self.options.writer == WriterMode::Stepped {
+            self.keeper.work();
+        }
     }
 
     /// Whether the writer may end: the last handle is gone and all is written.

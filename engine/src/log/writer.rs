@@ -17,7 +17,6 @@ use super::frame::{FRAME_HEAD_BYTES, FrameBuilder, FrameKind, LogPlace, seed_of}
 use super::header;
 use super::keeper::Next;
 use super::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, frame_bytes_max};
-use super::options::WriterMode;
 use super::queue::{Item, Queued, Taken};
 use super::record::Change;
 use super::segment::{Segment, SegmentFile};
@@ -174,9 +173,8 @@ impl Writer {
         let retired = std::mem::replace(&mut index.segments, kept);
         drop(index);
         shared.keeper.retire(retired.into_values().map(|segment| segment.file.clone()));
-        if shared.stepped.is_some() {
-            shared.keeper.work();
-        }
+        shared.keep_if_stepped();
+        shared.refresh_outlook();
     }
 
     /// Writes a frame that records the last one as durable, and carries the lazy records.
@@ -223,9 +221,7 @@ impl Writer {
 
     /// Goes on in the next segment, if it is ready.
     pub(super) fn rotate(&mut self, shared: &Shared) -> Result<bool, Fault> {
-        if shared.options.writer == WriterMode::Stepped {
-            shared.keeper.work();
-        }
+        shared.keep_if_stepped();
         let file = match shared.keeper.next() {
             Next::Ready(file) => file,
             Next::Failed(fault) => return Err(fault),
@@ -235,9 +231,8 @@ impl Writer {
             }
         };
         self.rotate_into(shared, file)?;
-        shared.keeper.want(self.sequence().saturating_add(1));
-        shared.refresh_outlook();
         self.retire(shared);
+        shared.want_segment(self.sequence().saturating_add(1));
         Ok(true)
     }
 

@@ -105,7 +105,12 @@ fn purging_hides_entries_and_is_remembered() {
     let log = open(&disk).unwrap();
     log.append_wait((0..10).map(|index| entry(3, index, 10)).collect()).unwrap();
     log.append_wait(vec![Record::Checkpoint { group: 3, at: id(6) }, purge(3, 4)]).unwrap();
-    assert!(matches!(log.read(3, 4..6, 100), Err(ReadError::NoEntry { index: 4, .. })));
+    assert!(matches!(log.pin_entry(3, 4), Err(ReadError::NoEntry { index: 4, .. })));
+    assert_eq!(log.read(3, 0..6, 100).unwrap(), [(id(5), payload(5, 10))]);
+    assert_eq!(log.read(3, 8..99, 15).unwrap(), [(id(8), payload(8, 10))], "as many bytes");
+    assert_eq!(log.read(3, 8..99, 0).unwrap(), [(id(8), payload(8, 10))], "but at least one");
+    assert_eq!(log.read(3, 10..99, 100).unwrap(), []);
+    assert_eq!(log.read(9, 0..99, 100).unwrap(), []);
     assert_eq!(indexes(&log, 3), [5, 6, 7, 8, 9]);
     assert_eq!(log.log_id_at(3, 4), Some(id(4)));
     assert_eq!(log.log_id_at(3, 3), None);

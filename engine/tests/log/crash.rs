@@ -61,8 +61,9 @@ impl Run {
     /// Opens the log; false if the machine goes down meanwhile.
     fn open(&mut self) -> bool {
         match open_with(&self.disk, small()) {
+            // A machine that goes down while the next segment is prepared fails the log later.
+            _ if self.disk.is_down() => return false,
             Ok(log) => self.log = Some(log),
-            Err(_) if self.disk.is_down() => return false,
             Err(error) => self.fail(&format!("does not open: {error}")),
         }
         self.check();
