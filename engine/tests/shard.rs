@@ -1,0 +1,10 @@
+//! A shard on a simulated disk: what it answers, what survives, what two replicas agree on.
+
+#[path = "shard/bad_input.rs"]
+mod bad_input;
+#[path = "shard/checkpoints.rs"]
+mod checkpoints;
+#[path = "shard/model.rs"]
+mod model;
+#[path = "shard/support.rs"]
+mod support;
