@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use switchboard_engine::fs::Files;
 use switchboard_engine::fs::sim::SimFiles;
+use switchboard_engine::fs::{Files, OpenMode};
 use switchboard_engine::log::{AppendError, LogOpenError, ReadError, inspect};
 
 use crate::support::{DIR, entry, id, indexes, open, payload, purge, segment_path};
@@ -153,6 +153,17 @@ fn damage_after_opening_is_found_by_the_read() {
     }
     let [ReadError::Corrupt { file, offset, .. }] = errors.as_slice() else { panic!("{errors:?}") };
     assert_eq!((file.as_path(), *offset), (segment_path(2).as_path(), 5 * BLOCK + 64));
+}
+
+#[test]
+fn a_file_that_was_cut_is_refused() {
+    let disk = with_entries(5);
+    let file = disk.open(&segment_path(1), OpenMode::Write).unwrap();
+    file.set_size(4 * BLOCK).unwrap();
+    match open(&disk).unwrap_err() {
+        LogOpenError::Corrupt { offset, .. } => assert_eq!(offset, 4 * BLOCK),
+        other => panic!("{other}"),
+    }
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn run(seed: u64) {
             0 => drop(one.shard.checkpoint().expect("checkpoint")),
             1 => one = one.reopened(),
             2 => two = two.reopened(),
-            3 if seed % 2 == 0 => drop(two.shard.checkpoint().expect("checkpoint")),
+            3 if seed.is_multiple_of(2) => drop(two.shard.checkpoint().expect("checkpoint")),
             _ => {}
         }
         assert_eq!(one.shard.state_hash(), two.shard.state_hash());
