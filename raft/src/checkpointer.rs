@@ -16,13 +16,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
 use switchboard_engine::{GroupId, LogId};
 use tokio_util::sync::CancellationToken;
 
 use crate::group::Group;
 use crate::limits::{CHECKPOINT_LOOK_INTERVAL, CHECKPOINT_NOTE_WAIT_MAX};
-use crate::types::to_engine;
+use crate::types::{TypeConfig, to_engine};
 
 /// The bounds of a node's log.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +77,7 @@ fn choose(policy: Policy, log_bytes: u64, candidates: &[Candidate]) -> Option<Ch
 pub(crate) struct Checkpointer<F> {
     policy: Policy,
     groups: F,
-    /// Bytes of log that each group kept after its last checkpoint.
+    /// Bytes of log that each group's last checkpoint left unpurged on purpose.
     left: HashMap<GroupId, u64>,
 }
 
@@ -94,16 +95,23 @@ impl<F: Fn() -> Vec<Arc<Group>>> Checkpointer<F> {
                 () = stop.cancelled() => return,
                 _ = looks.tick() => {}
             }
-            if let Some((group, choice)) = self.look() {
-                checkpoint(&group, matches!(choice, Choice::Pinning(_))).await;
-                self.left.insert(group.id(), group.log().retained_bytes(group.id()));
-                // Others may be beyond their bounds too; a failed one waits for its turn.
+            if let Some((group, choice, grown_bytes)) = self.look() {
+                let taken = checkpoint(&group, matches!(choice, Choice::Pinning(_))).await;
+                match taken {
+                    Some(Purged::ToCheckpoint) => drop(self.left.insert(group.id(), 0)),
+                    Some(Purged::ToTheOneBefore) => {
+                        self.left.insert(group.id(), grown_bytes);
+                    }
+                    // What failed is tried again at the next look.
+                    None => continue,
+                }
+                // Others may be beyond their bounds too.
                 looks.reset_after(CHECKPOINT_LOOK_INTERVAL / 10);
             }
         }
     }
 
-    fn look(&mut self) -> Option<(Arc<Group>, Choice)> {
+    fn look(&mut self) -> Option<(Arc<Group>, Choice, u64)> {
         let groups = (self.groups)();
         let log = groups.first()?.log().clone();
         let stats = log.stats();
@@ -111,7 +119,7 @@ impl<F: Fn() -> Vec<Arc<Group>>> Checkpointer<F> {
         let mut candidates = Vec::with_capacity(groups.len());
         for group in &groups {
             let kept = log.retained_bytes(group.id());
-            // The purge after a checkpoint comes later than the checkpoint.
+            // It may have been purged since, by a later checkpoint or an installed snapshot.
             let left = self.left.entry(group.id()).or_default();
             *left = kept.min(*left);
             // Without news its checkpoint would be the one that it has, and free nothing.
@@ -124,8 +132,9 @@ impl<F: Fn() -> Vec<Arc<Group>>> Checkpointer<F> {
             }
         }
         let choice = choose(self.policy, stats.bytes_total, &candidates)?;
+        let chosen = candidates.iter().find(|candidate| candidate.group == choice.group())?;
         let group = groups.into_iter().find(|group| group.id() == choice.group())?;
-        Some((group, choice))
+        Some((group, choice, chosen.grown_bytes))
     }
 }
 
@@ -133,10 +142,19 @@ fn checkpoint_of(group: &Group) -> Option<LogId> {
     group.shard().checkpoint_meta().map(|checkpoint| checkpoint.at)
 }
 
+/// Up to where the log was purged after a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purged {
+    /// All that the checkpoint holds.
+    ToCheckpoint,
+    /// What the checkpoint before it held.
+    ToTheOneBefore,
+}
+
 /// Takes a checkpoint and has the log purged: up to it if `purge_all` or if nobody else
 /// replicates the group, and up to the one before it otherwise, so that a replica that lags a
-/// little finds entries and needs no snapshot. False if it failed.
-pub(crate) async fn checkpoint(group: &Arc<Group>, purge_all: bool) -> bool {
+/// little finds entries and needs no snapshot. Nothing if it failed.
+pub(crate) async fn checkpoint(group: &Arc<Group>, purge_all: bool) -> Option<Purged> {
     let before = checkpoint_of(group);
     let shard = group.shard().clone();
     let started = tokio::time::Instant::now();
@@ -144,16 +162,17 @@ pub(crate) async fn checkpoint(group: &Arc<Group>, purge_all: bool) -> bool {
         Ok(Ok(at)) => at,
         Ok(Err(error)) => {
             tracing::warn!(group = group.id(), %error, "a checkpoint failed; it is tried again");
-            return false;
+            return None;
         }
         Err(error) => {
             tracing::error!(group = group.id(), %error, "a checkpoint panicked");
-            return false;
+            return None;
         }
     };
     tracing::info!(group = group.id(), %at, elapsed = ?started.elapsed(), "checkpoint");
-    let upto = if purge_all || is_alone(group) { Some(at) } else { before };
-    tell_openraft(group, at, upto).await
+    let all = purge_all || is_alone(group);
+    tell_openraft(group, at, if all { Some(at) } else { before }).await?;
+    Some(if all { Purged::ToCheckpoint } else { Purged::ToTheOneBefore })
 }
 
 /// Whether no other node has a replica.
@@ -162,26 +181,20 @@ fn is_alone(group: &Group) -> bool {
     metrics.borrow_watched().membership_config.membership().nodes().count() <= 1
 }
 
-/// Reports the checkpoint as a snapshot, waits until openraft has taken note, and has it purge.
-async fn tell_openraft(group: &Group, at: LogId, upto: Option<LogId>) -> bool {
+/// Reports the checkpoint as a snapshot, has openraft purge, and waits until it has.
+async fn tell_openraft(group: &Group, at: LogId, upto: Option<LogId>) -> Option<()> {
     let raft = group.raft();
-    if raft.trigger().snapshot().await.is_err() {
-        return false;
-    }
-    let noted = raft
-        .wait(Some(CHECKPOINT_NOTE_WAIT_MAX))
-        .metrics(
-            |metrics| metrics.snapshot.as_ref().map(to_engine) >= Some(at),
-            "the checkpoint is known as a snapshot",
-        )
-        .await;
-    if noted.is_err() {
-        return false;
-    }
-    match upto {
-        None => true,
-        Some(upto) => raft.trigger().purge_log(upto.index).await.is_ok(),
-    }
+    raft.trigger().snapshot().await.ok()?;
+    let noted =
+        |metrics: &RaftMetrics<TypeConfig>| metrics.snapshot.as_ref().map(to_engine) >= Some(at);
+    raft.wait(Some(CHECKPOINT_NOTE_WAIT_MAX)).metrics(noted, "a checkpoint").await.ok()?;
+    let Some(upto) = upto else { return Some(()) };
+    raft.trigger().purge_log(upto.index).await.ok()?;
+    // A leader waits with it while it sends these entries to somebody.
+    let purged =
+        |metrics: &RaftMetrics<TypeConfig>| metrics.purged.as_ref().map(to_engine) >= Some(upto);
+    raft.wait(Some(CHECKPOINT_NOTE_WAIT_MAX)).metrics(purged, "a purge").await.ok()?;
+    Some(())
 }
 
 #[cfg(test)]

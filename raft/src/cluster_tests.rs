@@ -12,7 +12,7 @@ use switchboard_engine::fs::sim::SimFiles;
 use switchboard_engine::{Command, GroupId, META_GROUP};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::checkpointer::checkpoint;
+use crate::checkpointer::{Purged, checkpoint};
 use crate::error::ProposeError;
 use crate::group::Group;
 use crate::network::{PeerRequest, PeerResponse, Transport, TransportError};
@@ -224,11 +224,8 @@ async fn a_replica_behind_the_purged_log_gets_a_snapshot() {
     }
     let leader = if leader.meta().is_leader() { leader } else { cluster.leader().await };
     let (meta, at) = (leader.meta(), applied(&leader));
-    assert!(checkpoint(meta, true).await, "taken");
-    let purged = meta.raft().wait(Some(Duration::from_secs(20)));
-    let purged =
-        purged.metrics(|metrics| metrics.purged.is_some_and(|to| to.index >= at), "purged");
-    purged.await.expect("the log is purged");
+    assert_eq!(checkpoint(meta, true).await, Some(Purged::ToCheckpoint));
+    assert!(meta.status().purged.is_some_and(|purged| purged.index >= at));
 
     cluster.mesh.0.lock().cut.clear();
     cluster.write(40).await;

@@ -45,8 +45,8 @@ async fn log_time_never_goes_back_and_follows_no_leap() {
     assert_eq!(enqueued_at(&group, 4).await, START_MS + 10_000 + 9_000, "an eighth more");
     assert_eq!((group.status().clock_alarms, group.status().clock_leaping), (1, true));
 
-    clock.set_unix_ms(START_MS + 20_000);
-    assert_eq!(enqueued_at(&group, 5).await, START_MS + 20_000);
+    clock.set_unix_ms(START_MS + 19_200);
+    assert_eq!(enqueued_at(&group, 5).await, START_MS + 19_200);
     assert_eq!((group.status().clock_alarms, group.status().clock_leaping), (1, false));
     node.shutdown().await;
 }
