@@ -105,7 +105,7 @@ impl Device {
     pub fn send(
         &self,
         outgoing: Outgoing,
-    ) -> impl Future<Output = Result<Accepted, SendError>> + Send + 'static {
+    ) -> impl Future<Output = Result<Accepted, SendError>> + Send + use<> {
         let (waiter, answer) = oneshot::channel();
         if self.wish.borrow().mode == Mode::Closed {
             let _ = waiter.send(Err(SendError::Closed));

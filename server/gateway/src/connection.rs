@@ -1,0 +1,319 @@
+//! The task of one connection: moves frames between the socket and the conversation, and does what
+//! the conversation asks for. The same for every kind of byte stream.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use governor::{
+    DefaultDirectRateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
+use switchboard_api::{
+    device::v1::{ServerFrame, client_frame, redirect::Reason, server_frame::Frame},
+    v1::{ItemStatus, release_request},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{sleep_until, timeout},
+};
+
+use crate::{
+    conversation::{Action, Conversation, Ending, Input, Now},
+    gateway::Gateway,
+    handshake::{self, Listed, Refused, TakenIn},
+    limits::{
+        FAREWELL_MAX, FRAMES_A_TURN_MAX, SETTLE_MAX, SILENCE_IN_TENTHS_OF_KEEPALIVE,
+        WRITE_QUEUE_BYTES_MAX,
+    },
+    outcome::Outcome,
+    peers::{Event, Peer},
+    receipts::Batch,
+    route::{Item, Route, Ticket, What},
+    socket::{Moved, Socket},
+};
+
+/// How a connection ends, and what follows for its session.
+#[derive(Debug)]
+struct End {
+    /// The last frame.
+    frame: Option<Frame>,
+    /// Whether the session is still this connection's, so that its acks count.
+    settle: bool,
+    /// Whether it is to be released.
+    release: bool,
+}
+
+impl End {
+    fn of(ending: Ending) -> Self {
+        match ending {
+            Ending::Gone => Self { frame: None, settle: true, release: true },
+            Ending::Error(error) => {
+                Self { frame: Some(Frame::Error(error)), settle: true, release: true }
+            }
+            Ending::Replaced => {
+                let frame = Some(handshake::redirect(Reason::Replaced, 0));
+                Self { frame, settle: false, release: false }
+            }
+        }
+    }
+
+    /// The device is sent away. A session per device need not be released: the incarnation ends.
+    fn leave(reason: Reason, retry_after_ms: u64) -> Self {
+        let frame = Some(handshake::redirect(reason, retry_after_ms));
+        let replaced = reason == Reason::Replaced;
+        Self { frame, settle: !replaced && reason != Reason::LeaseLost, release: false }
+    }
+}
+
+struct Connection<S> {
+    gateway: Arc<Gateway>,
+    socket: Socket<S>,
+    listed: Listed,
+    conversation: Conversation,
+    /// Made at the first send: most connections never need it.
+    limiter: Option<Box<DefaultDirectRateLimiter>>,
+    route: Option<Arc<Route>>,
+    heard_at: Instant,
+}
+
+/// Serves one device from its Hello to its end.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    gateway: Arc<Gateway>,
+    mut socket: Socket<S>,
+) {
+    match handshake::take_in(&gateway, &mut socket).await {
+        Ok(TakenIn { listed, conversation }) => {
+            let connection = Connection {
+                gateway,
+                socket,
+                listed,
+                conversation,
+                limiter: None,
+                route: None,
+                heard_at: now(),
+            };
+            Box::pin(connection.run()).await;
+        }
+        Err(refused) => refuse(socket, refused).await,
+    }
+}
+
+/// Tells a device why it is not taken in, and closes.
+pub(crate) async fn refuse<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    mut socket: Socket<S>,
+    refused: Refused,
+) {
+    if let Refused::Frame(frame) = refused
+        && socket.queue(&ServerFrame { frame: Some(*frame) }).is_ok()
+    {
+        let _ = timeout(FAREWELL_MAX, socket.close()).await;
+    }
+}
+
+/// The runtime's clock, so that a test's paused one counts.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+    fn peer(&self) -> &Arc<Peer> {
+        &self.listed.peer
+    }
+
+    fn now(&self) -> Now {
+        let queued = self.socket.queued_bytes();
+        Now { at: now(), unix_ms: handshake::unix_ms(), queued }
+    }
+
+    async fn run(mut self) {
+        let end = self.converse().await;
+        if let Some(frame) = end.frame
+            && self.socket.queue(&ServerFrame { frame: Some(frame) }).is_ok()
+        {
+            let _ = timeout(FAREWELL_MAX, self.socket.close()).await;
+        }
+        if end.settle {
+            let _ = timeout(SETTLE_MAX, self.settle()).await;
+        }
+        if end.release && !self.gateway.draining.is_cancelled() {
+            let peer = self.peer();
+            let device = Some(peer.device.clone());
+            let item = release_request::Item { device, epoch: peer.epoch() };
+            // What is not released ends with the device's next claim.
+            let _ = self.gateway.releases.submit(item, |()| {});
+        }
+    }
+
+    async fn converse(&mut self) -> End {
+        loop {
+            if let Some(end) = self.turn() {
+                return end;
+            }
+            let silence = self.gateway.keepalive() * SILENCE_IN_TENTHS_OF_KEEPALIVE / 10;
+            let silent_at = self.heard_at + silence;
+            let wake_at = self.conversation.wake_at().map_or(silent_at, |at| at.min(silent_at));
+            let read = self.socket.queued_bytes() < WRITE_QUEUE_BYTES_MAX;
+            let moved = tokio::select! {
+                moved = self.socket.drive(read) => Some(moved),
+                () = self.listed.peer.changed() => None,
+                () = sleep_until(wake_at.into()) => None,
+            };
+            match moved {
+                Some(Ok(Moved::Frame(frame))) => {
+                    if let Some(end) = self.frames(frame.frame) {
+                        return end;
+                    }
+                }
+                Some(Ok(Moved::End)) => return End::of(Ending::Gone),
+                Some(Ok(Moved::Flushed)) => {}
+                None if now() >= silent_at => return End::of(Ending::Gone),
+                None => {}
+                Some(Err(error)) => {
+                    let frame = match handshake::broken(&self.gateway, &error) {
+                        Refused::Frame(frame) => Some(*frame),
+                        Refused::Gone => None,
+                    };
+                    return End { frame, settle: true, release: true };
+                }
+            }
+        }
+    }
+
+    /// Takes what came from elsewhere and does what is due.
+    fn turn(&mut self) -> Option<End> {
+        let arrived = self.listed.peer.take();
+        let mut actions = Vec::new();
+        if arrived.heard != 0 {
+            self.input(Input::Heard(arrived.heard), &mut actions);
+        }
+        for event in arrived.events {
+            let input = match event {
+                Event::Push { epoch, message } if epoch == self.peer().epoch() => {
+                    Input::Push(message)
+                }
+                Event::Push { .. } => continue,
+                Event::Page { id, page } => Input::Page { id, page },
+                Event::Routed { id, outcome } => Input::Routed { id, outcome },
+                Event::Acked { id, status } => Input::Acked { id, status },
+                Event::Replaced { epoch } if epoch == self.peer().epoch() => {
+                    return Some(End::of(Ending::Replaced));
+                }
+                Event::Replaced { .. } => continue,
+                Event::Leave { reason, retry_after_ms } => {
+                    return Some(End::leave(reason, retry_after_ms));
+                }
+            };
+            self.input(input, &mut actions);
+            if let Some(end) = self.act(&mut actions) {
+                return Some(end);
+            }
+        }
+        let now = self.now();
+        self.conversation.poll(now, &mut actions);
+        let end = self.act(&mut actions);
+        self.peer().set_high(self.conversation.high());
+        end
+    }
+
+    /// Takes a frame, and those that came with it.
+    fn frames(&mut self, first: Option<client_frame::Frame>) -> Option<End> {
+        self.heard_at = now();
+        let mut actions = Vec::new();
+        let mut next = first;
+        for _ in 0..FRAMES_A_TURN_MAX {
+            // A frame of no kind known here is from a newer device, and passed over.
+            if let Some(frame) = next {
+                self.input(Input::Frame(frame), &mut actions);
+                if let Some(end) = self.act(&mut actions) {
+                    return Some(end);
+                }
+            }
+            if self.socket.queued_bytes() >= WRITE_QUEUE_BYTES_MAX {
+                return None;
+            }
+            // An error shows again at the next wait.
+            let Ok(Some(frame)) = self.socket.next_buffered() else { return None };
+            next = frame.frame;
+        }
+        None
+    }
+
+    fn input(&mut self, input: Input, actions: &mut Vec<Action>) {
+        let now = self.now();
+        let (limiter, gateway) = (&mut self.limiter, &self.gateway);
+        let mut limited = || {
+            let limiter = limiter.get_or_insert_with(|| Box::new(gateway.limiter()));
+            limiter.check().err().map(|until| until.wait_time_from(DefaultClock::default().now()))
+        };
+        self.conversation.handle(input, &mut limited, now, actions);
+    }
+
+    fn act(&mut self, actions: &mut Vec<Action>) -> Option<End> {
+        for action in actions.drain(..) {
+            match action {
+                Action::Write(frame) => {
+                    if matches!(frame, Frame::Deliver(_) | Frame::Receipt(_)) {
+                        self.gateway.meters.delivered.increment(1);
+                    }
+                    if self.socket.queue(&ServerFrame { frame: Some(frame) }).is_err() {
+                        return Some(End::of(Ending::Gone));
+                    }
+                }
+                Action::Fetch(order) => self.gateway.fetch(self.listed.peer.clone(), order),
+                Action::Ack { id, item } => self.ack(id, item),
+                Action::Route { id, send } => self.route(id, What::Send(send)),
+                Action::RouteReceipts { id, batch } => self.route_receipts(id, batch),
+                Action::Close(ending) => return Some(End::of(ending)),
+            }
+        }
+        None
+    }
+
+    fn ack(&self, id: u64, item: switchboard_api::v1::ack_request::Item) {
+        let peer = self.listed.peer.clone();
+        let told = peer.clone();
+        let done = move |status| told.tell(Event::Acked { id, status });
+        if self.gateway.acks.submit(item, done).is_err() {
+            peer.tell(Event::Acked { id, status: ItemStatus::Overloaded });
+        }
+    }
+
+    fn route_receipts(&mut self, id: u64, batch: Batch) {
+        self.route(id, What::Receipts(batch));
+    }
+
+    fn route(&mut self, id: u64, what: What) {
+        let peer = self.listed.peer.clone();
+        if !self.route.as_ref().is_some_and(|route| route.is_live()) {
+            self.route = self.gateway.routes.pick(peer.connection_id);
+        }
+        match &self.route {
+            Some(route) => {
+                let from = peer.device.clone();
+                route.submit(Item { ticket: Ticket::new(peer, id), from, what });
+            }
+            None => {
+                let outcome = Outcome { retry_after_ms: 100, ..Outcome::UNAVAILABLE };
+                peer.tell(Event::Routed { id, outcome });
+            }
+        }
+    }
+
+    /// After the device is gone: makes its receipts durable and its acknowledgements count.
+    async fn settle(&mut self) {
+        self.conversation.part();
+        while !self.conversation.is_settled() {
+            if self.turn().is_some() {
+                return;
+            }
+            let wake_at = self.conversation.wake_at();
+            let wake_at = wake_at.unwrap_or_else(|| now() + Duration::from_secs(1));
+            tokio::select! {
+                () = self.listed.peer.changed() => {}
+                () = sleep_until(wake_at.into()) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What all connections of a gateway share.
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use switchboard_api::{
+    device::v1::redirect::Reason,
+    v1::{
+        FetchRequest, ItemStatus, SessionInfo, ack_request, ack_response, claim_request,
+        claim_response, release_request,
+    },
+};
+use switchboard_sdk::{Client, Lease};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use crate::{
+    GatewayConfig, Verifier,
+    addresses::Addresses,
+    batcher::Batcher,
+    delivery::{FetchOrder, Page},
+    limits::{FETCHES_UNDER_WAY_MAX, SPREAD_LOGINS_PER_SECOND, SPREAD_MIN},
+    meters::Meters,
+    notices::Notices,
+    peers::{Event, Peer, Peers},
+    route::Routes,
+};
+
+/// A claim to make, and under which incarnation.
+pub(crate) struct Claim {
+    pub(crate) gateway_id: u32,
+    pub(crate) incarnation: u64,
+    pub(crate) item: claim_request::Item,
+}
+
+/// What a gateway is made of.
+pub(crate) struct Parts {
+    pub(crate) config: GatewayConfig,
+    pub(crate) verifier: Verifier,
+    pub(crate) client: Client,
+    pub(crate) lease: watch::Receiver<Lease>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) meters: Arc<Meters>,
+    /// Told when a chat's stream breaks.
+    pub(crate) broken: Arc<Notify>,
+}
+
+/// See the module.
+pub(crate) struct Gateway {
+    pub(crate) config: GatewayConfig,
+    pub(crate) verifier: Verifier,
+    pub(crate) client: Client,
+    pub(crate) lease: watch::Receiver<Lease>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) addresses: Arc<Addresses>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) notices: Notices,
+    pub(crate) claims: Batcher<Claim, claim_response::Result>,
+    pub(crate) releases: Batcher<release_request::Item, ()>,
+    pub(crate) acks: Batcher<ack_request::Item, ItemStatus>,
+    pub(crate) fetches: Arc<Semaphore>,
+    pub(crate) meters: Arc<Meters>,
+    /// The tasks of connections, listeners among them.
+    pub(crate) tasks: TaskTracker,
+    /// No new device is taken in.
+    pub(crate) draining: CancellationToken,
+    quota: Quota,
+}
+
+impl Gateway {
+    pub(crate) fn new(parts: Parts, stop: &CancellationToken) -> Arc<Self> {
+        let Parts { config, verifier, client, lease, peers, meters, broken } = parts;
+        let at_least_one = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(config.sends_per_second))
+            .allow_burst(at_least_one(config.sends_burst));
+        let missing = || claim_response::Result {
+            status: ItemStatus::Unavailable.into(),
+            ..Default::default()
+        };
+        let (claiming, acking, releasing) = (client.clone(), client.clone(), client.clone());
+        Arc::new(Self {
+            addresses: Addresses::new(config.connections_per_address_max),
+            routes: Routes::start(&client, broken, meters.clone(), stop.clone()),
+            notices: Notices::start(&client, stop.clone()),
+            claims: Batcher::start(
+                move |claims| claim(claiming.clone(), claims),
+                missing,
+                stop.clone(),
+            ),
+            releases: Batcher::start(
+                move |items| release(releasing.clone(), items),
+                || (),
+                stop.clone(),
+            ),
+            acks: Batcher::start(
+                move |items| ack(acking.clone(), items),
+                || ItemStatus::Unavailable,
+                stop.clone(),
+            ),
+            fetches: Arc::new(Semaphore::new(FETCHES_UNDER_WAY_MAX)),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            config,
+            verifier,
+            client,
+            lease,
+            peers,
+            meters,
+            quota,
+        })
+    }
+
+    /// A fresh limiter for the sends of one device.
+    pub(crate) fn limiter(&self) -> DefaultDirectRateLimiter {
+        RateLimiter::direct(self.quota)
+    }
+
+    /// Asks for a page in a task of its own; the answer is an event of the peer.
+    pub(crate) fn fetch(self: &Arc<Self>, peer: Arc<Peer>, order: FetchOrder) {
+        let gateway = self.clone();
+        self.meters.fetches.increment(1);
+        tokio::spawn(async move {
+            let request = FetchRequest {
+                device: Some(peer.device.clone()),
+                after_seq: order.after_seq,
+                messages_max: order.messages_max,
+                bytes_max: order.bytes_max,
+                min_position: order.min_position,
+            };
+            let permit = gateway.fetches.acquire().await;
+            let page = match gateway.client.fetch(request).await {
+                Ok(response) => Some(Page {
+                    messages: response.messages,
+                    more: response.more,
+                    tail: response.tail,
+                }),
+                Err(error) => {
+                    debug!(%error, "a fetch failed");
+                    None
+                }
+            };
+            drop(permit);
+            peer.tell(Event::Page { id: order.id, page });
+        });
+    }
+
+    /// Sees to it that the connection of a replaced session ends.
+    pub(crate) fn replaced(&self, own: &Peer, session: SessionInfo) {
+        let lease = *self.lease.borrow();
+        if (session.gateway_id, session.incarnation) != (lease.gateway_id, lease.incarnation) {
+            self.notices.replaced(session);
+        } else if session.connection_id != own.connection_id
+            && let Some(peer) = self.peers.get(session.connection_id)
+        {
+            peer.tell(Event::Replaced { epoch: session.epoch });
+        }
+    }
+
+    /// Sends devices away: those of `incarnations`, each told to come back at another time.
+    pub(crate) fn send_away(&self, reason: Reason, incarnations: impl Fn(u64) -> bool) {
+        let spread = self.spread();
+        self.peers.for_each(|peer| {
+            if incarnations(peer.incarnation) {
+                let retry_after_ms = rand::random_range(0..=spread);
+                peer.tell(Event::Leave { reason, retry_after_ms });
+            }
+        });
+    }
+
+    /// Over how many milliseconds all devices come back.
+    pub(crate) fn spread(&self) -> u64 {
+        let least = u64::try_from(SPREAD_MIN.as_millis()).unwrap_or(0);
+        (self.peers.len() as u64).saturating_mul(1_000) / SPREAD_LOGINS_PER_SECOND + least
+    }
+
+    pub(crate) fn keepalive(&self) -> Duration {
+        Duration::from_millis(self.config.keepalive_ms.into())
+    }
+}
+
+async fn claim(client: Client, claims: Vec<Claim>) -> Vec<claim_response::Result> {
+    let mut results = vec![None; claims.len()];
+    let mut rest: Vec<(usize, Claim)> = claims.into_iter().enumerate().collect();
+    // One round, but for the moment in which an incarnation follows another.
+    while let Some((_, first)) = rest.first() {
+        let lease = (first.gateway_id, first.incarnation);
+        let (batch, others): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|(_, c)| (c.gateway_id, c.incarnation) == lease);
+        rest = others;
+        let (places, items): (Vec<usize>, Vec<_>) =
+            batch.into_iter().map(|(place, claim)| (place, claim.item)).unzip();
+        match client.claim(lease.0, lease.1, items).await {
+            Ok(answers) => {
+                for (place, answer) in places.into_iter().zip(answers) {
+                    results[place] = Some(answer);
+                }
+            }
+            Err(error) => warn!(%error, "a batch of claims failed"),
+        }
+    }
+    let missing = ItemStatus::Unavailable.into();
+    results
+        .into_iter()
+        .map(|result| {
+            result.unwrap_or(claim_response::Result { status: missing, ..Default::default() })
+        })
+        .collect()
+}
+
+async fn release(client: Client, items: Vec<release_request::Item>) -> Vec<()> {
+    let count = items.len();
+    // FENCED is fine, and what is not released ends with the device's next claim.
+    if let Err(error) = client.release(items).await {
+        debug!(%error, "a batch of releases failed");
+    }
+    vec![(); count]
+}
+
+async fn ack(client: Client, items: Vec<ack_request::Item>) -> Vec<ItemStatus> {
+    let count = items.len();
+    match client.ack(items).await {
+        Ok(results) => results.iter().map(ack_response::Result::status).collect(),
+        Err(error) => {
+            debug!(%error, "a batch of acks failed");
+            vec![ItemStatus::Unavailable; count]
+        }
+    }
+}

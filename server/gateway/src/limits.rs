@@ -1,0 +1,125 @@
+//! Every bound of this crate in one place. Those of the contract are in `switchboard_api::limits`.
+
+use std::time::Duration;
+
+use switchboard_api::limits as wire;
+
+/// Bytes queued for a device beyond which nothing is fetched, pushed or read for it.
+pub(crate) const WRITE_QUEUE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes asked of a socket in one read.
+pub(crate) const READ_CHUNK_BYTES: usize = 16 * 1024;
+/// Frames taken from a device before what they cause is done.
+pub(crate) const FRAMES_A_TURN_MAX: usize = 64;
+/// Events that wait for a connection's task, pushes only; a push beyond it is fetched later.
+pub(crate) const PUSHES_WAITING_MAX: usize = 128;
+
+/// Messages of a page; the window narrows it further.
+pub(crate) const PAGE_MESSAGES_MAX: usize = 256;
+/// Bytes of a page.
+pub(crate) const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// Seqs that a device acknowledged before they were delivered on this connection.
+pub(crate) const AHEAD_SEQS_MAX: usize = wire::ACK_SEQS_MAX;
+/// Acknowledged by the device and not yet removed at the store, a connection. Nothing is delivered
+/// beyond it.
+pub(crate) const SETTLING_MAX: usize = 2_048;
+/// The first and longest pause before an unacknowledged message is sent again.
+pub(crate) const RESEND_MIN: Duration = Duration::from_secs(10);
+/// See [`RESEND_MIN`].
+pub(crate) const RESEND_MAX: Duration = Duration::from_secs(300);
+/// The first and longest pause before a request to the store or a chat is repeated.
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(20);
+/// See [`RETRY_MIN`].
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Sends of a connection that are not answered yet, and their bytes.
+pub(crate) const SENDS_PENDING_MAX: usize = 512;
+/// See [`SENDS_PENDING_MAX`].
+pub(crate) const SEND_BYTES_PENDING_MAX: usize = 2 * 1024 * 1024;
+/// How long sends are tried before the device is told to try again itself.
+pub(crate) const SEND_TRIED_MAX: Duration = Duration::from_secs(10);
+/// What the device is told to wait then.
+pub(crate) const SEND_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long after its time a refused send is waited for before later ones are taken again.
+pub(crate) const REFUSED_GRACE: Duration = Duration::from_secs(5);
+/// Recipients a send to whom was refused and is waited for, a connection.
+pub(crate) const GATES_MAX: usize = 1_024;
+/// Read receipts of a connection under way, in batches.
+pub(crate) const READS_PENDING_MAX: usize = 64;
+
+/// Claims, releases and acks are gathered over all connections until there are this many …
+pub(crate) const BATCH_ITEMS_MAX: usize = 512;
+/// … or this much time has passed.
+pub(crate) const BATCH_WAIT: Duration = Duration::from_millis(2);
+/// Items that wait to be gathered.
+pub(crate) const BATCH_QUEUE_MAX: usize = 16_384;
+/// Batches of a kind under way.
+pub(crate) const BATCHES_UNDER_WAY_MAX: usize = 16;
+/// Fetches under way over all connections.
+pub(crate) const FETCHES_UNDER_WAY_MAX: usize = 256;
+
+/// Sends and receipts that wait for a Route stream.
+pub(crate) const ROUTE_QUEUE_MAX: usize = 16_384;
+/// Items of one Route request.
+pub(crate) const ROUTE_ITEMS_MAX: usize = 512;
+/// Bytes of bodies in one Route request.
+pub(crate) const ROUTE_BYTES_MAX: usize = 1024 * 1024;
+/// Route requests handed to the transport and not yet sent.
+pub(crate) const ROUTE_REQUESTS_MAX: usize = 8;
+/// A Route stream that owes an answer for so long is given up.
+pub(crate) const ROUTE_STALL_MAX: Duration = Duration::from_secs(15);
+/// For making a connection to a chat or a gateway.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often an idle connection between processes is probed, and how long an answer may take.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Notices to other gateways that wait to be sent; more are dropped, since fencing needs none.
+pub(crate) const NOTICES_WAITING_MAX: usize = 8_192;
+/// Notices in one request.
+pub(crate) const NOTICES_BATCH_MAX: usize = 1_024;
+/// For one request with notices.
+pub(crate) const NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Answers that wait to be sent on one Deliver stream.
+pub(crate) const DELIVER_ANSWERS_MAX: usize = 16;
+
+/// After a chat's stream broke, mailboxes are compared this soon and once more this much later.
+pub(crate) const RECONCILE_SOON: Duration = Duration::from_millis(100);
+/// See [`RECONCILE_SOON`].
+pub(crate) const RECONCILE_AGAIN: Duration = Duration::from_secs(1);
+
+/// A connection that says nothing for this many keepalives, in tenths, is closed.
+pub(crate) const SILENCE_IN_TENTHS_OF_KEEPALIVE: u32 = 25;
+/// How long a closing connection may take to write its last frames.
+pub(crate) const FAREWELL_MAX: Duration = Duration::from_secs(2);
+/// How long a closed connection may take to have its acknowledgements applied.
+pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// Bytes read and thrown away from a device that is being closed, so that its last frames arrive.
+pub(crate) const FAREWELL_BYTES_MAX: usize = 1024 * 1024;
+/// For the WebSocket handshake, which comes before the Hello.
+pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a device is told to wait when the store cannot be reached.
+pub(crate) const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Devices sent away at once are told to come back over this long, and longer if they are many.
+pub(crate) const SPREAD_MIN: Duration = Duration::from_millis(500);
+/// Logins a second assumed of the other gateways when devices are sent away.
+pub(crate) const SPREAD_LOGINS_PER_SECOND: u64 = 2_000;
+/// For the whole of a graceful shutdown.
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(8);
+/// After a failed accept, such as for too many open files.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const _: () = {
+    // A page of one message always fits the queue of an empty connection.
+    assert!(WRITE_QUEUE_BYTES_MAX >= wire::DEVICE_FRAME_BYTES_MAX);
+    assert!(wire::BODY_BYTES_MAX < wire::DEVICE_FRAME_BYTES_MAX);
+    assert!(PAGE_MESSAGES_MAX <= wire::FETCH_MESSAGES_MAX as usize);
+    assert!(PAGE_BYTES_MAX <= wire::FETCH_BYTES_MAX as usize);
+    // A window may be acknowledged whole while the one before it settles.
+    assert!(SETTLING_MAX >= 2 * wire::WINDOW_MAX as usize);
+    // A burst that the rate limit lets through is not refused for another reason.
+    assert!(SENDS_PENDING_MAX >= wire::SENDS_BURST as usize);
+    assert!(ROUTE_ITEMS_MAX <= wire::ROUTE_ITEMS_MAX);
+    assert!(ROUTE_BYTES_MAX + wire::BODY_BYTES_MAX < wire::REQUEST_BYTES_MAX);
+    assert!(BATCH_ITEMS_MAX <= wire::ITEMS_PER_BATCH_MAX);
+    assert!(NOTICES_BATCH_MAX <= wire::ITEMS_PER_BATCH_MAX);
+};

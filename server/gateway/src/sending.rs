@@ -1,0 +1,285 @@
+//! A device's sends on their way to a chat, in order, as a pure state machine.
+//!
+//! ```text
+//!   Send ─▶ gate ─▶ pair (by recipient): [ waiting … ] ─▶ [ batch under way ] ─▶ Accepted, Error
+//!                                            ▲────────── retryable ──┘
+//! ```
+//! Invariants:
+//! - Of each recipient one batch is under way at a time, so nothing can overtake what failed; what
+//!   failed goes back to the front, in its order.
+//! - After a send was refused with the wish to try again, later ones to the same recipient are
+//!   refused too until the device repeats that one (or a while after its time has passed), since
+//!   they were written before the device knew: otherwise they would overtake it.
+//! - What is pending is bounded in number and bytes; beyond that the device is told OVERLOADED.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use switchboard_api::device::v1::{Error, Send, error::Code};
+
+use crate::{
+    limits::{
+        GATES_MAX, REFUSED_GRACE, RETRY_MAX, RETRY_MIN, SEND_BYTES_PENDING_MAX, SEND_RETRY_AFTER,
+        SEND_TRIED_MAX, SENDS_PENDING_MAX,
+    },
+    outcome::{Outcome, Verdict},
+    pacing::Pacing,
+};
+
+/// What the device is told about a send.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Answer {
+    Accepted {
+        message_id: Bytes,
+        at_ms: u64,
+        duplicate: bool,
+    },
+    Error(Error),
+    /// The connection has to end, since order cannot be kept otherwise.
+    Close(Code),
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    id: u64,
+    send: Send,
+    outcome: Option<Outcome>,
+}
+
+/// The sends to one user.
+#[derive(Debug)]
+struct Pair {
+    under_way: Vec<UnderWay>,
+    waiting: VecDeque<Send>,
+    retry_at: Option<Instant>,
+    /// Since when nothing has been durable although it was tried.
+    failing_since: Option<Instant>,
+    pacing: Pacing,
+}
+
+/// A send that was refused and is expected again.
+#[derive(Debug)]
+struct Gate {
+    message_id: Bytes,
+    code: Code,
+    open_at: Instant,
+    until: Instant,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pairs: BTreeMap<Bytes, Pair>,
+    /// Which pair an item under way belongs to.
+    users: BTreeMap<u64, Bytes>,
+    pending: usize,
+    pending_bytes: usize,
+    /// By recipient.
+    gates: BTreeMap<Bytes, Gate>,
+    seed: u64,
+}
+
+impl Sending {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            pairs: BTreeMap::new(),
+            users: BTreeMap::new(),
+            pending: 0,
+            pending_bytes: 0,
+            gates: BTreeMap::new(),
+            seed,
+        }
+    }
+
+    /// A valid send came. `limited`: the device has used up its rate and is to wait this long.
+    pub(crate) fn send(
+        &mut self,
+        send: Send,
+        limited: impl FnOnce() -> Option<Duration>,
+        now: Instant,
+        answers: &mut Vec<Answer>,
+    ) {
+        if let Some(gate) = self.gates.get(&send.to_user) {
+            if gate.message_id != send.message_id && now < gate.until {
+                let pause = gate.open_at.saturating_duration_since(now);
+                answers.push(told(&send, gate.code, pause));
+                return;
+            }
+            // The one that was waited for goes through the checks like any other.
+            self.gates.remove(&send.to_user);
+        }
+        if let Some(pause) = limited() {
+            self.refuse(&send, Code::RateLimited, pause, now, answers);
+            return;
+        }
+        let bytes = self.pending_bytes + send.body.len();
+        if self.pending >= SENDS_PENDING_MAX || bytes > SEND_BYTES_PENDING_MAX {
+            self.refuse(&send, Code::Overloaded, SEND_RETRY_AFTER, now, answers);
+            return;
+        }
+        let seed = self.seed;
+        let pair = self.pairs.entry(send.to_user.clone()).or_insert_with(|| Pair {
+            under_way: Vec::new(),
+            waiting: VecDeque::new(),
+            retry_at: None,
+            failing_since: None,
+            pacing: Pacing::new(RETRY_MIN, RETRY_MAX, seed),
+        });
+        let known = pair.under_way.iter().map(|item| &item.send).chain(&pair.waiting);
+        if known.into_iter().any(|known| known.message_id == send.message_id) {
+            // An impatient device; one answer serves both.
+            return;
+        }
+        self.pending += 1;
+        self.pending_bytes = bytes;
+        pair.waiting.push_back(send);
+    }
+
+    /// The sends to hand to a chat now, in order, with ids taken from the connection's count.
+    pub(crate) fn next(&mut self, ids: &mut u64, now: Instant, sends: &mut Vec<(u64, Send)>) {
+        for (user, pair) in &mut self.pairs {
+            if !pair.under_way.is_empty() || pair.retry_at.is_some_and(|at| now < at) {
+                continue;
+            }
+            pair.retry_at = None;
+            for send in pair.waiting.drain(..) {
+                *ids += 1;
+                self.users.insert(*ids, user.clone());
+                sends.push((*ids, send.clone()));
+                pair.under_way.push(UnderWay { id: *ids, send, outcome: None });
+            }
+        }
+    }
+
+    /// A send was answered; false if this is none of ours.
+    pub(crate) fn answered(
+        &mut self,
+        id: u64,
+        outcome: Outcome,
+        now: Instant,
+        answers: &mut Vec<Answer>,
+    ) -> bool {
+        let Some(user) = self.users.remove(&id) else { return false };
+        let Some(pair) = self.pairs.get_mut(&user) else { return true };
+        let Some(item) = pair.under_way.iter_mut().find(|item| item.id == id) else {
+            return true;
+        };
+        item.outcome = Some(outcome);
+        let message_id = item.send.message_id.clone();
+        match outcome.verdict() {
+            Verdict::Durable => answers.push(Answer::Accepted {
+                message_id,
+                at_ms: outcome.at_ms,
+                duplicate: outcome.status == switchboard_api::v1::ItemStatus::Duplicate,
+            }),
+            Verdict::Refused => answers.push(Answer::Error(Error {
+                code: outcome.code().into(),
+                message: outcome.reason().to_owned(),
+                retry_after_ms: 0,
+                message_id,
+            })),
+            Verdict::Retry => {}
+        }
+        if pair.under_way.iter().all(|item| item.outcome.is_some()) {
+            self.resolve(&user, now, answers);
+        }
+        true
+    }
+
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        self.pairs
+            .values()
+            .filter(|pair| pair.under_way.is_empty())
+            .filter_map(|p| p.retry_at)
+            .min()
+    }
+
+    /// A batch has been answered as a whole.
+    fn resolve(&mut self, user: &Bytes, now: Instant, answers: &mut Vec<Answer>) {
+        let Some(pair) = self.pairs.get_mut(user) else { return };
+        let mut pause = Duration::ZERO;
+        let mut last = Outcome::UNAVAILABLE;
+        let mut again = Vec::new();
+        for item in pair.under_way.drain(..) {
+            let outcome = item.outcome.unwrap_or(Outcome::UNAVAILABLE);
+            if outcome.verdict() == Verdict::Retry {
+                pause = pause.max(outcome.retry_after());
+                last = outcome;
+                again.push(item.send);
+            } else {
+                self.pending -= 1;
+                self.pending_bytes -= item.send.body.len();
+                pair.failing_since = None;
+                pair.pacing.reset();
+            }
+        }
+        if again.is_empty() {
+            if pair.waiting.is_empty() {
+                self.pairs.remove(user);
+            }
+            return;
+        }
+        for send in again.into_iter().rev() {
+            pair.waiting.push_front(send);
+        }
+        let since = *pair.failing_since.get_or_insert(now);
+        if now.saturating_duration_since(since) < SEND_TRIED_MAX {
+            pair.retry_at = Some(now + pair.pacing.next(pause));
+            return;
+        }
+        let Some(pair) = self.pairs.remove(user) else { return };
+        for send in pair.waiting {
+            self.pending -= 1;
+            self.pending_bytes -= send.body.len();
+            let pause = pause.max(SEND_RETRY_AFTER);
+            self.refuse(&send, last.code(), pause, now, answers);
+        }
+    }
+
+    /// Tells the device to send it again later, and closes the gate until then.
+    fn refuse(
+        &mut self,
+        send: &Send,
+        code: Code,
+        pause: Duration,
+        now: Instant,
+        answers: &mut Vec<Answer>,
+    ) {
+        if self.gates.len() >= GATES_MAX {
+            self.gates.retain(|_, gate| now < gate.until);
+        }
+        if self.gates.len() >= GATES_MAX {
+            // Which sends are to be waited for cannot be remembered any more.
+            answers.push(Answer::Close(code));
+            return;
+        }
+        answers.push(told(send, code, pause));
+        let open_at = now + pause;
+        let user = Bytes::copy_from_slice(&send.to_user);
+        self.gates.entry(user).or_insert_with(|| Gate {
+            message_id: Bytes::copy_from_slice(&send.message_id),
+            code,
+            open_at,
+            until: open_at + REFUSED_GRACE,
+        });
+    }
+}
+
+fn told(send: &Send, code: Code, pause: Duration) -> Answer {
+    let message = match code {
+        Code::RateLimited => "too many messages; send this one and later ones again",
+        Code::Overloaded => "the servers are busy; send this one and later ones again",
+        _ => "the servers cannot be reached; send this one and later ones again",
+    };
+    // Rounded up, so that a device that waits is not early.
+    let ms = pause.as_micros().div_ceil(1_000);
+    Answer::Error(Error {
+        code: code.into(),
+        message: message.to_owned(),
+        retry_after_ms: u64::try_from(ms).unwrap_or(u64::MAX).max(1),
+        message_id: send.message_id.clone(),
+    })
+}
