@@ -1,0 +1,13 @@
+//! The store over real loopback sockets, through the generated clients: every rpc, every limit, and
+//! what a restart keeps.
+
+mod clustering;
+mod enqueueing;
+mod gateways;
+mod harness;
+mod limits;
+mod reading;
+mod restarting;
+mod serving;
+mod sessions;
+mod watching;
