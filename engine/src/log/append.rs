@@ -19,7 +19,7 @@ pub(super) fn append(
     done: Done,
 ) -> Option<(Done, Result<(), AppendError>)> {
     let payload_max = payload_bytes_max(shared.options.segment_bytes);
-    let prepared: Result<Vec<Prepared>, AppendError> =
+    let prepared: Result<SmallVec<[Prepared; 2]>, AppendError> =
         records.into_iter().map(|record| Prepared::new(record, payload_max)).collect();
     let prepared = match prepared {
         Ok(prepared) => prepared,

@@ -27,10 +27,18 @@ struct State {
     wanted: Option<u64>,
     ready: Option<SegmentFile>,
     retired: Vec<Arc<SegmentFile>>,
+    /// Segments were retired since the last look at them.
+    retired_more: bool,
     /// Bytes that were free when no segment could be prepared for want of space.
     full: Option<u64>,
     fault: Option<Fault>,
     stop: bool,
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        self.retired_more || (self.wanted.is_some() && self.fault.is_none())
+    }
 }
 
 /// What a look at the next segment finds.
@@ -72,7 +80,11 @@ impl Keeper {
 
     /// Takes segments that nobody needs any more.
     pub(super) fn retire(&self, files: impl IntoIterator<Item = Arc<SegmentFile>>) {
-        self.state.lock().retired.extend(files);
+        let mut state = self.state.lock();
+        let before = state.retired.len();
+        state.retired.extend(files);
+        state.retired_more |= state.retired.len() > before;
+        drop(state);
         self.wake.notify_all();
     }
 
@@ -113,7 +125,7 @@ impl Keeper {
             {
                 let mut state = self.state.lock();
                 // Retired segments that are held are looked at again with the next request.
-                while !state.stop && (state.wanted.is_none() || state.fault.is_some()) {
+                while !state.stop && !state.has_work() {
                     self.wake.wait(&mut state);
                 }
                 if state.stop {
@@ -131,7 +143,11 @@ impl Keeper {
 
     /// Prepares the wanted segment, if there is one, and removes retired ones beyond the bound.
     pub(super) fn work(&self) {
-        let wanted = self.state.lock().wanted;
+        let wanted = {
+            let mut state = self.state.lock();
+            state.retired_more = false;
+            state.wanted.filter(|_| state.fault.is_none())
+        };
         if let Some(sequence) = wanted {
             let prepared = self.prepare(sequence, self.leave_bytes);
             let mut state = self.state.lock();

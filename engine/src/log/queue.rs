@@ -108,7 +108,8 @@ impl Queue {
         let mut bytes = 0;
         while let Some(item) = self.items.front() {
             let with_it = bytes + item.bytes();
-            if frame_bytes(with_it) > bytes_max {
+            // What has no records needs no frame, so it never waits for room.
+            if with_it > 0 && frame_bytes(with_it) > bytes_max {
                 break;
             }
             bytes = with_it;

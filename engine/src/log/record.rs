@@ -196,7 +196,7 @@ pub(super) fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..end).and_then(|part| part.try_into().ok()).unwrap_or([0; N])
 }
 
-/// A record found in bytes from a disk, whose CRC is right.
+/// A record found in bytes from a disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<'a> {
     pub(super) head: Head,
@@ -219,17 +219,23 @@ pub(super) enum BadRecord {
 impl<'a> Found<'a> {
     /// The record at the start of `bytes`, and what follows it.
     pub(super) fn first(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BadRecord> {
-        let (head_bytes, rest) = bytes.split_first_chunk().ok_or(BadRecord::CutOff)?;
-        let head = Head::decode(head_bytes);
-        let len = usize::try_from(head.len).map_err(|_| BadRecord::CutOff)?;
-        let (payload, rest) = rest.split_at_checked(len).ok_or(BadRecord::CutOff)?;
+        let (found, rest) = Self::first_checked(bytes)?;
         let mut hasher = crc32fast::Hasher::new();
-        hasher.update(payload);
-        hasher.update(&head_bytes[0..4]);
-        hasher.update(&head_bytes[8..HEAD_BYTES]);
-        if hasher.finalize() != head.crc {
+        hasher.update(found.payload);
+        hasher.update(bytes.get(0..4).unwrap_or_default());
+        hasher.update(bytes.get(8..HEAD_BYTES).unwrap_or_default());
+        if hasher.finalize() != found.head.crc {
             return Err(BadRecord::Crc);
         }
+        Ok((found, rest))
+    }
+
+    /// The same for bytes whose CRC has been checked.
+    pub(super) fn first_checked(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BadRecord> {
+        let (head, rest) = bytes.split_first_chunk().ok_or(BadRecord::CutOff)?;
+        let head = Head::decode(head);
+        let len = usize::try_from(head.len).map_err(|_| BadRecord::CutOff)?;
+        let (payload, rest) = rest.split_at_checked(len).ok_or(BadRecord::CutOff)?;
         Ok((Self { head, payload }, rest))
     }
 

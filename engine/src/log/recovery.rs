@@ -178,6 +178,10 @@ impl<'a> Recovery<'a> {
         if header.disk_id != self.disk_id {
             return Err(LogOpenError::DiskId { dir: self.dir.to_path_buf() });
         }
+        if header.segment_bytes != file.bytes {
+            let what = format!("its header says that it has {} bytes", header.segment_bytes);
+            return Err(self.corrupt(&path, header.segment_bytes.min(file.bytes), what));
+        }
         Ok(Opening::Whole(Opened { file, head, header, chain }))
     }
 
@@ -309,7 +313,7 @@ impl<'a> Recovery<'a> {
     }
 }
 
-/// Applies the records of a frame at `at`.
+/// Applies the records of a frame at `at`, which the scanner has checked.
 fn apply(
     mut records: &[u8],
     segment: u64,
@@ -319,7 +323,7 @@ fn apply(
 ) -> Result<(), String> {
     let mut offset = at + super::frame::FRAME_HEAD_BYTES as u64;
     while !records.is_empty() {
-        let (found, rest) = Found::first(records).map_err(|bad| bad.to_string())?;
+        let (found, rest) = Found::first_checked(records).map_err(|bad| bad.to_string())?;
         records = rest;
         let change = found.change().map_err(|bad| bad.to_string())?;
         let (group, life) = (found.head.group, found.head.life);
