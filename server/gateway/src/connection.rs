@@ -222,7 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.heard_at = now();
         let mut actions = Vec::new();
         let mut next = first;
-        for _ in 0..FRAMES_A_TURN_MAX {
+        let mut taken = 0;
+        loop {
             // A frame of no kind known here is from a newer device, and passed over.
             if let Some(frame) = next {
                 self.input(Input::Frame(frame), &mut actions);
@@ -230,14 +231,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     return Some(end);
                 }
             }
-            if self.socket.queued_bytes() >= WRITE_QUEUE_BYTES_MAX {
+            taken += 1;
+            if taken >= FRAMES_A_TURN_MAX || self.socket.queued_bytes() >= WRITE_QUEUE_BYTES_MAX {
                 return None;
             }
             // An error shows again at the next wait.
             let Ok(Some(frame)) = self.socket.next_buffered() else { return None };
             next = frame.frame;
         }
-        None
     }
 
     fn input(&mut self, input: Input, actions: &mut Vec<Action>) {
