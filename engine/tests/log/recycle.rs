@@ -108,6 +108,47 @@ fn a_pin_on_a_real_file_reads_the_same_after_recycling() {
 }
 
 #[test]
+fn readers_see_whole_entries_while_segments_are_sealed_and_used_again() {
+    const ENTRIES: u64 = 3_000;
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions {
+        segment_bytes: SEGMENT_BYTES,
+        recent_bytes_max: 10_000,
+        ..LogOptions::default()
+    };
+    let log = Log::open(Arc::new(RealFiles), dir.path(), options).unwrap();
+    std::thread::scope(|scope| {
+        for reader in 0..2_u64 {
+            let log = log.clone();
+            scope.spawn(move || {
+                let (mut turn, mut last) = (reader, 0);
+                while last < ENTRIES - 1 {
+                    let state = log.group_state(1);
+                    last = state.last.map_or(0, |last| last.index);
+                    let Some(first) = state.first else { continue };
+                    turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let index = first + (turn >> 33) % (last + 1 - first);
+                    // It may have been purged since; if it is there, it is right.
+                    for (log_id, found) in log.read(1, index..index + 1, 0).unwrap() {
+                        assert_eq!((log_id, found), (id(index), payload(index, 2_000)));
+                    }
+                    if let Ok(pinned) = log.pin_entry(1, index) {
+                        assert_eq!(pinned.payload().unwrap(), payload(index, 2_000));
+                    }
+                }
+            });
+        }
+        for index in 0..ENTRIES {
+            log.append(vec![entry(1, index, 2_000)], Box::new(|result| result.unwrap()));
+            if index % 100 == 99 {
+                log.append_wait(vec![purge(1, index - 50)]).unwrap();
+            }
+        }
+    });
+    assert!(log.stats().segments_opened > 50, "{:?}", log.stats());
+}
+
+#[test]
 fn a_segment_is_not_used_again_before_the_purge_is_durable() {
     let disk = SimFiles::new(1);
     let log = open(&disk).unwrap();
