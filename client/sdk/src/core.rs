@@ -24,8 +24,8 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     budget: Budget,
     seeds: Vec<Arc<Node>>,
-    /// Every node ever seen, by address, so that a map that changes keeps connections. A lock,
-    /// because callers read while the map's task writes; nodes of departed addresses are dropped.
+    /// The seeds and the nodes of the map, by address, so that a map that changes keeps
+    /// connections. A lock, because `Core` is shared; only the map's task uses it.
     nodes: Mutex<HashMap<String, Arc<Node>>>,
     routes: RwLock<Arc<Routes>>,
     refresh: Arc<Notify>,
@@ -46,7 +46,7 @@ impl Core {
         let mut seeds: Vec<Arc<Node>> = Vec::new();
         for address in addresses {
             if !nodes.contains_key(address) {
-                let node = Arc::new(Node::new(address, &options, refresh.clone(), stop.clone())?);
+                let node = Arc::new(Node::new(address, &options, refresh.clone(), &stop)?);
                 nodes.insert(address.clone(), node.clone());
                 seeds.push(node);
             }
@@ -184,7 +184,7 @@ impl Core {
             if let Some(node) = nodes.get(address) {
                 return Some(node.clone());
             }
-            let made = Node::new(address, &self.options, self.refresh.clone(), self.stop.clone());
+            let made = Node::new(address, &self.options, self.refresh.clone(), &self.stop);
             match made {
                 Ok(node) => {
                     let node = Arc::new(node);
@@ -196,6 +196,11 @@ impl Core {
                     None
                 }
             }
+        });
+        let seeds = &self.seeds;
+        nodes.retain(|address, _| {
+            map.nodes.iter().any(|info| info.address == *address)
+                || seeds.iter().any(|seed| seed.health.address() == address)
         });
         drop(nodes);
         *self.routes.write() = Arc::new(routes);

@@ -10,7 +10,7 @@ use switchboard_api::{
     },
 };
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) enqueue: Lane<Enqueue>,
     pub(crate) locate: Lane<Locate>,
     calls: Channel,
+    /// Ends the lanes with the node.
+    _stop: DropGuard,
 }
 
 impl Node {
@@ -41,22 +43,24 @@ impl Node {
         address: &str,
         options: &ClientOptions,
         refresh: Arc<Notify>,
-        stop: CancellationToken,
+        stop: &CancellationToken,
     ) -> Result<Self, Error> {
         let endpoint = endpoint(address, options)?;
+        let stop = stop.child_token();
         let health = Arc::new(Health::new(address.to_owned(), refresh));
         let streams = endpoint.connect_lazy();
         let driver = DriverOptions {
             stall_timeout: options.stall_timeout,
             backoff: Backoff::new(options.backoff_base, options.backoff_max),
             health: health.clone(),
-            stop,
+            stop: stop.clone(),
         };
         Ok(Self {
             health,
             enqueue: Lane::start(streams.clone(), driver.clone()),
             locate: Lane::start(streams, driver),
             calls: endpoint.connect_lazy(),
+            _stop: stop.drop_guard(),
         })
     }
 

@@ -156,7 +156,7 @@ mod tests {
 
     fn node(address: &str) -> Arc<Node> {
         let (refresh, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-        Arc::new(Node::new(address, &ClientOptions::default(), refresh, stop).unwrap())
+        Arc::new(Node::new(address, &ClientOptions::default(), refresh, &stop).unwrap())
     }
 
     /// Two nodes; node 7 leads even shards, node 9 odd ones.

@@ -173,10 +173,13 @@ impl Running {
     /// Reads no new request, finishes and answers those under way, and ends the registration.
     pub async fn shutdown(self) {
         self.shutdown.trigger();
-        if !self.shutdown.drain(DRAIN_MAX).await {
+        // At the same time, so that gateways turn to other chats at once: nothing that is under
+        // way depends on the registration.
+        let (drained, ()) =
+            tokio::join!(self.shutdown.drain(DRAIN_MAX), self.registration.deregister());
+        if !drained {
             warn!("the shutdown did not wait for everything under way");
         }
         self.stop.cancel();
-        self.registration.deregister().await;
     }
 }
