@@ -22,6 +22,7 @@ mod reply;
 mod sections;
 mod shard;
 mod state;
+mod store;
 
 pub use bodies::BodyError;
 pub use checkpoint::CheckpointMeta;
@@ -47,3 +48,4 @@ pub use shard::{
 pub use state::{
     ApplyError, ClusterInfo, GatewayInfo, Located, MailboxStat, MetaState, NodeInfo, ShardStats,
 };
+pub use store::{Options, Store, StoreError, StoreOpenError};

@@ -70,6 +70,9 @@ pub const FETCH_MESSAGES_MAX: usize = 1_024;
 /// Bytes of bodies in one page of a fetch.
 pub const FETCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes of log after which the embedded store takes a checkpoint, by default.
+pub const STORE_CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Shards of a cluster: a power of two up to this.
 pub const SHARDS_MAX: u32 = 4_096;
 /// Nodes known to the meta group.

@@ -129,7 +129,12 @@ impl Shard {
         };
         while next <= committed.index {
             let to = committed.index.saturating_add(1);
-            for (at, payload) in self.log.read(self.group, next..to, REPLAY_READ_BYTES)? {
+            let entries = self.log.read(self.group, next..to, REPLAY_READ_BYTES)?;
+            if entries.is_empty() {
+                let group = self.group;
+                return Err(ShardOpenError::Missing { group, needed: next, committed });
+            }
+            for (at, payload) in entries {
                 self.apply(at, &payload)?;
                 next = at.index.saturating_add(1);
             }

@@ -51,6 +51,16 @@ pub enum ShardOpenError {
         /// The first that there is.
         first: u64,
     },
+    /// The log ends before what it says is committed.
+    #[error("group {group} needs entry {needed}, but the log ends before {committed}, committed")]
+    Missing {
+        /// The group.
+        group: GroupId,
+        /// The first entry that is missing.
+        needed: u64,
+        /// The last that is committed.
+        committed: LogId,
+    },
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] ReadError),
