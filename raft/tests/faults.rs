@@ -8,7 +8,7 @@ use std::time::Duration;
 use support::{bodies, claim, enqueue, open, options, sim};
 use switchboard_engine::Command;
 use switchboard_engine::fs::sim::SimFiles;
-use switchboard_raft::{Group, Node, ProposeError};
+use switchboard_raft::{Group, Node, OverloadReason, Overloaded, ProposeError};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 
@@ -175,4 +175,47 @@ async fn a_first_start_that_was_cut_short_is_finished_by_the_next() {
         group.propose(vec![claim("alice", 1)]).expect("room").await.expect("applied");
         node.shutdown().await;
     }
+}
+
+/// Polls a proposal until it is taken or refused as wanted, and returns what was refused.
+async fn until_refused(group: &Group, refused: bool) -> Option<Overloaded> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    for number in 1_000_000.. {
+        match (group.propose(vec![enqueue("alice", number, "one more")]), refused) {
+            (Err(overloaded), true) => return Some(overloaded),
+            (Ok(answer), false) => {
+                answer.await.expect("applied");
+                return None;
+            }
+            (Ok(answer), true) => drop(answer.await),
+            (Err(_), false) => {}
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not in time");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_almost_full_disk_refuses_messages_and_takes_what_frees_space() {
+    let disk = sim(6);
+    let mut options = options(&disk);
+    options.log.reserve_bytes = 16 << 20;
+    let node = Node::open(options).await.expect("opens");
+    node.initialize_single(1).await.expect("made");
+    let group = node.shards()[0].clone();
+    group.propose(vec![enqueue("alice", 1, "kept")]).expect("room").await.expect("applied");
+
+    disk.set_capacity(Some(disk.used() + (8 << 20)));
+    let overloaded = until_refused(&group, true).await.expect("refused");
+    assert_eq!(overloaded.reason, OverloadReason::DiskReserve);
+    let seqs = support::seqs(&group, "alice");
+    let ack = support::ack("alice", *seqs.last().expect("one at least"));
+    group.propose(vec![ack]).expect("taken into the reserve").await.expect("applied");
+    assert!(bodies(&group, "alice").is_empty());
+
+    disk.set_capacity(None);
+    until_refused(&group, false).await;
+    assert_eq!(bodies(&group, "alice").len(), 1);
+    node.shutdown().await;
 }
