@@ -53,9 +53,13 @@ fn measure(dir: &Path) -> Outcome<()> {
     let state = log.group_state(1);
     let records = index - state.first.unwrap_or(index);
     drop(log);
-    let started = now();
+    let (started, cpu) = (now(), cpu_seconds()?);
     let log = Log::open(files, dir, LogOptions::default())?;
-    println!("open {bytes} bytes with {records} entries, cached: {:?}", since(started));
+    println!(
+        "open {bytes} bytes with {records} entries, cached: {:?}, {:.2} s CPU",
+        since(started),
+        cpu_seconds()? - cpu
+    );
     if log.group_state(1) != state {
         return Err("the log is not what it was".into());
     }
