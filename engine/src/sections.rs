@@ -36,13 +36,13 @@ pub enum SectionError {
         source: io::Error,
     },
     /// It is another kind of file.
-    #[error("this is no {what}")]
+    #[error("byte 0 to 7: this is no {what}")]
     Magic {
         /// What it should be.
         what: &'static str,
     },
     /// It was written by a later build.
-    #[error("format version {found} of a {what}; this build reads up to {VERSION}")]
+    #[error("byte 8: format version {found} of a {what}; this build reads up to {VERSION}")]
     Version {
         /// What it is.
         what: &'static str,

@@ -4,6 +4,8 @@
 mod bad_input;
 #[path = "shard/checkpoints.rs"]
 mod checkpoints;
+#[path = "shard/families.rs"]
+mod families;
 #[path = "shard/model.rs"]
 mod model;
 #[path = "shard/support.rs"]

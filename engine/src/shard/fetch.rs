@@ -1,5 +1,7 @@
 //! Pages of a mailbox, bodies included.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{FetchError, Shard};
@@ -64,8 +66,17 @@ impl Shard {
     ) -> Result<Page, FetchError> {
         let messages_max = messages_max.min(FETCH_MESSAGES_MAX);
         let bytes_max = bytes_max.min(FETCH_BYTES_MAX);
-        let pin = |message: &Message| self.pin(message);
-        let slice = self.state().slice(device, after_seq, messages_max, bytes_max, pin)?;
+        let slice = loop {
+            let state = self.state();
+            let pin = |message: &Message| self.pin(message);
+            match state.slice(device, after_seq, messages_max, bytes_max, pin) {
+                Ok(slice) => break slice,
+                // An import has swapped the state meanwhile, and what the old one pointed at may be
+                // gone. Imports are rare, so this ends.
+                Err(_) if !Arc::ptr_eq(&state, &self.state()) => {}
+                Err(error) => return Err(error),
+            }
+        };
         let read = |(message, pin): (Message, Pin)| self.read(&message, &pin);
         let messages = slice.messages.into_iter().map(read).collect::<Result<_, _>>()?;
         Ok(Page { messages, more: slice.more, tail: slice.tail })

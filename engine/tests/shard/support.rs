@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use bytes::Bytes;
 use switchboard_engine::{
     Ack, Claim, Claimed, Command, DeviceId, Enqueue, Enqueued, EntryBuilder, EntryPayload, GroupId,
-    Init, LogId, MessageKind, Page, Release, Reply, Rules, Shard, ShardOptions,
+    Init, LogId, MessageKind, Page, Release, Reply, Rules, Shard, ShardOpenError, ShardOptions,
     fs::{Files, sim::SimFiles},
     log::{Log, LogOptions, Record, WriterMode},
 };
@@ -19,15 +19,27 @@ pub(crate) struct Replica {
     pub(crate) log: Log,
     pub(crate) shard: Shard,
     pub(crate) options: ShardOptions,
+    group: GroupId,
 }
 
 impl Replica {
     pub(crate) fn new(seed: u64, options: ShardOptions) -> Self {
-        Self::open(SimFiles::new(seed), options)
+        Self::open(SimFiles::new(seed), GROUP, options)
+    }
+
+    /// One that may be of the meta group.
+    pub(crate) fn of_group(seed: u64, group: GroupId) -> Self {
+        Self::open(SimFiles::new(seed), group, ShardOptions::default())
+    }
+
+    /// Opens the shard once more beside itself: what would a restart say?
+    pub(crate) fn open_again(&self) -> Result<Shard, ShardOpenError> {
+        let files = Arc::new(self.files.clone());
+        Shard::open(self.log.clone(), files, Path::new("/data"), self.group, self.options)
     }
 
     /// Opens what is on the disk.
-    pub(crate) fn open(files: SimFiles, options: ShardOptions) -> Self {
+    pub(crate) fn open(files: SimFiles, group: GroupId, options: ShardOptions) -> Self {
         let shared: Arc<dyn Files> = Arc::new(files.clone());
         let log_options = LogOptions {
             segment_bytes: 256 * 1024,
@@ -36,22 +48,22 @@ impl Replica {
             ..LogOptions::default()
         };
         let log = Log::open(shared.clone(), Path::new("/data"), log_options).expect("log");
-        let shard = Shard::open(log.clone(), shared, Path::new("/data"), GROUP, options);
-        Self { files, log, shard: shard.expect("shard"), options }
+        let shard = Shard::open(log.clone(), shared, Path::new("/data"), group, options);
+        Self { files, log, shard: shard.expect("shard"), options, group }
     }
 
     /// Stops as a killed process does and opens again.
     pub(crate) fn reopened(self) -> Self {
-        let Self { files, log, shard, options } = self;
+        let Self { files, log, shard, options, group } = self;
         drop((log, shard));
         files.kill();
-        Self::open(files, options)
+        Self::open(files, group, options)
     }
 
     /// Makes an entry durable and committed, and applies it.
     pub(crate) fn append(&self, at: LogId, payload: &EntryPayload) -> Vec<Reply> {
-        let entry = Record::Entry { group: GROUP, log_id: at, payload: payload.clone() };
-        let committed = Record::Committed { group: GROUP, log_id: at };
+        let entry = Record::Entry { group: self.group, log_id: at, payload: payload.clone() };
+        let committed = Record::Committed { group: self.group, log_id: at };
         self.log.append_wait(vec![entry, committed]).expect("append");
         self.shard.apply(at, payload).expect("apply")
     }
@@ -68,9 +80,13 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
+    /// A log that is empty.
+    pub(crate) fn new() -> Self {
+        Self { now_ms: START_MS, index: 0 }
+    }
     /// Begins the group.
     pub(crate) fn begin(replicas: &[&Replica], rules: Rules) -> Self {
-        let mut driver = Self { now_ms: START_MS, index: 0 };
+        let mut driver = Self::new();
         let init = Command::Init(Init { generation: 0, dedup_key: [7; 16], rules });
         driver.propose(replicas, &[init]);
         driver
