@@ -69,12 +69,15 @@ fn admit(
             bytes_max,
         });
     }
-    if let Some(free_bytes) = queue.disk_full.filter(|_| !queue.next_ready)
-        && records.iter().any(|record| matches!(record.change, Change::Entry { .. }))
-    {
-        // An eighth of the segment is for what frees space: purges, checkpoints, votes.
+    let entries = records.iter().any(|record| matches!(record.change, Change::Entry { .. }));
+    if entries && !queue.next_ready {
+        // An eighth of the segment is for what frees space: purges, checkpoints, votes. Entries
+        // that the active segment can't take are accepted only if there is space for another, or
+        // they would wait, and a purge behind them.
         let for_entries = queue.active_left.saturating_sub(shared.options.segment_bytes / 8);
-        if frame_bytes(waiting) > for_entries {
+        if frame_bytes(waiting) > for_entries
+            && let Err(free_bytes) = shared.keeper.check_space()
+        {
             return Err(AppendError::DiskFull { free_bytes });
         }
     }
