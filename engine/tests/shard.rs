@@ -6,6 +6,8 @@ mod bad_input;
 mod checkpoints;
 #[path = "shard/families.rs"]
 mod families;
+#[path = "shard/golden.rs"]
+mod golden;
 #[path = "shard/model.rs"]
 mod model;
 #[path = "shard/support.rs"]
