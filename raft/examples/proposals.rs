@@ -1,4 +1,4 @@
-//! How fast one node takes commands: `cargo run --release -p switchboard-raft --example proposals`.
+//! How fast one node takes commands, and how soon it is back after a restart: `cargo run --release -p switchboard-raft --example proposals`.
 //!
 //! Arguments, all optional: shards, callers, seconds, body bytes. Each caller proposes one message and waits
 //! for its answer, so entries grow with the number of callers only.
@@ -45,6 +45,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         commands / entries as f64,
         cpu * 1e6 / commands,
     );
+    node.shutdown().await;
+    drop(node);
+    let restarted = Instant::now();
+    let node = Node::open(NodeOptions::new(&dir, 1, "127.0.0.1:0")).await?;
+    let opened = restarted.elapsed();
+    node.initialize_single(u32::try_from(shards)?).await?;
+    println!("a restart opens in {opened:.1?} and leads all groups in {:.1?}", restarted.elapsed());
     node.shutdown().await;
     std::fs::remove_dir_all(&dir)?;
     Ok(())

@@ -175,6 +175,15 @@ pub(crate) async fn checkpoint(group: &Arc<Group>, purge_all: bool) -> Option<Pu
     Some(if all { Purged::ToCheckpoint } else { Purged::ToTheOneBefore })
 }
 
+impl Group {
+    /// Takes a checkpoint now, whatever the log keeps, and has the log purged up to it (or, if
+    /// other nodes replicate the group, up to the one before). False if it failed, which the log of
+    /// the process explains; the group goes on.
+    pub async fn checkpoint(self: &Arc<Self>) -> bool {
+        checkpoint(self, false).await.is_some()
+    }
+}
+
 /// Whether no other node has a replica.
 fn is_alone(group: &Group) -> bool {
     let metrics = group.raft().metrics();

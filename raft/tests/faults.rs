@@ -73,13 +73,37 @@ async fn opened_and_made(disk: &SimFiles) -> Option<Node> {
     }
 }
 
+/// What a node does in the life that ends.
+#[derive(Clone, Copy)]
+enum Life {
+    Sending,
+    /// Sending, and taking checkpoints meanwhile.
+    Checkpointing,
+}
+
+async fn live(node: &Node, client: &mut Client, life: Life) {
+    let checkpoints = async {
+        for group in node.shards().iter().cycle().take(6) {
+            // It fails when the disk does.
+            let _ = group.checkpoint().await;
+        }
+    };
+    match life {
+        Life::Sending => client.send_until_failure(node, 300).await,
+        Life::Checkpointing => {
+            client.send_until_failure(node, 100).await;
+            futures::join!(client.send_until_failure(node, 300), checkpoints);
+        }
+    }
+}
+
 /// One life of a node that ends at the given operation of the disk, and the next one.
-async fn crash_and_return(seed: u64, operation: u64) {
+async fn crash_and_return(seed: u64, operation: u64, life: Life) {
     let disk = sim(seed);
     disk.crash_at(operation);
     let mut client = Client::default();
     if let Some(node) = opened_and_made(&disk).await {
-        client.send_until_failure(&node, 300).await;
+        live(&node, &mut client, life).await;
         node.shutdown().await;
     }
     disk.power_cut();
@@ -94,18 +118,31 @@ async fn crash_and_return(seed: u64, operation: u64) {
     node.shutdown().await;
 }
 
+/// How many operations on the disk such a life takes.
+async fn operations_of(life: Life) -> u64 {
+    let disk = sim(0);
+    let node = opened_and_made(&disk).await.expect("a sound disk");
+    live(&node, &mut Client::default(), life).await;
+    node.shutdown().await;
+    disk.operations()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_cut_at_any_operation_loses_nothing_that_was_answered() {
-    let clean = sim(0);
-    let node = opened_and_made(&clean).await.expect("a sound disk");
-    Client::default().send_until_failure(&node, 300).await;
-    node.shutdown().await;
-    let operations = clean.operations();
+    let operations = operations_of(Life::Sending).await;
     // Every early operation, where files are made, and a spread of the later ones.
-    let early = 1..=20;
     let later = (21..operations).step_by((operations / 30).max(1) as usize);
-    for (seed, operation) in early.chain(later).enumerate() {
-        crash_and_return(seed as u64, operation).await;
+    for (seed, operation) in (1..=20).chain(later).enumerate() {
+        crash_and_return(seed as u64, operation, Life::Sending).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_amid_checkpoints_loses_nothing_that_was_answered() {
+    let operations = operations_of(Life::Checkpointing).await;
+    let spread = (40..operations).step_by((operations / 50).max(1) as usize);
+    for (seed, operation) in spread.enumerate() {
+        crash_and_return(seed as u64, operation, Life::Checkpointing).await;
     }
 }
 
@@ -178,9 +215,9 @@ async fn a_first_start_that_was_cut_short_is_finished_by_the_next() {
 }
 
 /// Polls a proposal until it is taken or refused as wanted, and returns what was refused.
-async fn until_refused(group: &Group, refused: bool) -> Option<Overloaded> {
+async fn until_refused(group: &Group, refused: bool, first: u64) -> Option<Overloaded> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    for number in 1_000_000.. {
+    for number in first.. {
         match (group.propose(vec![enqueue("alice", number, "one more")]), refused) {
             (Err(overloaded), true) => return Some(overloaded),
             (Ok(answer), false) => {
@@ -207,7 +244,7 @@ async fn an_almost_full_disk_refuses_messages_and_takes_what_frees_space() {
     group.propose(vec![enqueue("alice", 1, "kept")]).expect("room").await.expect("applied");
 
     disk.set_capacity(Some(disk.used() + (8 << 20)));
-    let overloaded = until_refused(&group, true).await.expect("refused");
+    let overloaded = until_refused(&group, true, 1_000).await.expect("refused");
     assert_eq!(overloaded.reason, OverloadReason::DiskReserve);
     let seqs = support::seqs(&group, "alice");
     let ack = support::ack("alice", *seqs.last().expect("one at least"));
@@ -215,7 +252,7 @@ async fn an_almost_full_disk_refuses_messages_and_takes_what_frees_space() {
     assert!(bodies(&group, "alice").is_empty());
 
     disk.set_capacity(None);
-    until_refused(&group, false).await;
+    until_refused(&group, false, 1_000_000).await;
     assert_eq!(bodies(&group, "alice").len(), 1);
     node.shutdown().await;
 }
