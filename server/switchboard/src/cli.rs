@@ -38,10 +38,15 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Dev(command::dev::Dev),
+    Store(command::store::Store),
+    Gateway(command::gateway::Gateway),
+    Chat(command::chat::Chat),
     Device(command::device::DeviceCommand),
     Session(command::session::Session),
     Mailbox(command::mailbox::Mailbox),
     GatewayCtl(command::gateway_ctl::GatewayCtl),
+    Log(command::log::Log),
     Bench(command::bench::Bench),
     Completions(command::completions::Completions),
 }
@@ -51,10 +56,15 @@ impl Cli {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let global = self.global;
         match self.command {
+            Command::Dev(dev) => dev.run(),
+            Command::Store(store) => store.run(),
+            Command::Gateway(gateway) => gateway.run(),
+            Command::Chat(chat) => chat.run(),
             Command::Device(device) => runtime()?.block_on(device.run(global)),
             Command::Session(session) => runtime()?.block_on(session.run(global)),
             Command::Mailbox(mailbox) => runtime()?.block_on(mailbox.run(global)),
             Command::GatewayCtl(gateways) => runtime()?.block_on(gateways.run(global)),
+            Command::Log(log) => log.run(global),
             Command::Bench(bench) => bench.run(global),
             Command::Completions(completions) => completions.run(),
         }

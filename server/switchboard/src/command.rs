@@ -1,13 +1,19 @@
 //! One file per command: its flags and what it does.
 
 pub(crate) mod bench;
+pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod dev;
 pub(crate) mod device;
+pub(crate) mod gateway;
 pub(crate) mod gateway_ctl;
+pub(crate) mod log;
 pub(crate) mod mailbox;
 mod name;
 mod operator;
+mod server;
 pub(crate) mod session;
+pub(crate) mod store;
 
 use crate::output::Failure;
 

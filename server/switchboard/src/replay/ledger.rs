@@ -56,9 +56,8 @@ impl Ledger {
     /// An empty record of these messages between this many users, none of them connected.
     pub(crate) fn new(users: usize, expected: Vec<Expected>) -> Ledger {
         let histogram = || {
-            let mut histogram = Histogram::new(3).expect("three digits are a valid precision");
-            histogram.auto(true);
-            histogram
+            Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)
+                .expect("bounds and precision are valid")
         };
         let parties: Vec<_> = expected.iter().map(|message| (message.from, message.to)).collect();
         Ledger {

@@ -1,0 +1,38 @@
+# `just verify` is what a change must pass and edits nothing; `just fix` edits.
+# Without just, read this as a list of plain commands.
+
+# List the recipes.
+default:
+    @just --list
+
+# Everything a change must pass.
+verify: fmt-check clippy doc test
+
+fmt-check:
+    cargo fmt --all --check
+
+clippy:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+test:
+    cargo test --workspace
+
+# Format, and apply what the lints suggest.
+fix:
+    cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+    cargo fmt --all
+
+# The whole messenger in one process.
+dev *args:
+    cargo run --release -p switchboard -- dev {{args}}
+
+# Replay a file of conversations against `dev`: just replay FILE [options of `bench replay`].
+replay file *args:
+    scripts/replay-dev {{file}} {{args}}
+
+# Replay conversations while processes are killed: just replay-kills [--short | FILE …].
+replay-kills *args:
+    scripts/replay-kills {{args}}

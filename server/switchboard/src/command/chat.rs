@@ -1,0 +1,65 @@
+//! `chat`: a router between gateways and the store.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use serde::Serialize;
+use switchboard_chat::ChatConfig;
+
+use super::runtime;
+use super::server::{self, ConfigArgs, is_unset};
+use crate::output::Failure;
+
+/// Run a chat process: a stateless router between gateways and the store
+///
+/// Start as many as you like; gateways find them through the store.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  switchboard chat --store 127.0.0.1:7400
+  switchboard chat --store 10.0.0.1:7400,10.0.0.2:7400 --name chat-1 \\
+      --listen 10.0.0.5:7420 --http 10.0.0.5:7421 --insecure
+  switchboard chat --print-config")]
+pub(crate) struct Chat {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct Flags {
+    /// Store nodes, as host:port [default: 127.0.0.1:7400; env: SWITCHBOARD_STORE]
+    #[arg(long, value_name = "A[,A]", value_delimiter = ',')]
+    store: Option<Vec<String>>,
+    /// Name in the registry; one that is kept over restarts ends the life before at once
+    /// [default: chat@ADDRESS]
+    #[arg(long)]
+    name: Option<String>,
+    /// Where gateways connect (gRPC) [default: 127.0.0.1:7420]
+    #[arg(long, value_name = "A")]
+    listen: Option<SocketAddr>,
+    /// What gateways are told to connect to, as host:port [default: the address bound]
+    #[arg(long, value_name = "A")]
+    advertise: Option<String>,
+    /// Health and metrics [default: 127.0.0.1:7421]
+    #[arg(long, value_name = "A")]
+    http: Option<SocketAddr>,
+    /// Allow plain text beyond loopback
+    #[arg(long)]
+    #[serde(skip_serializing_if = "is_unset")]
+    insecure: bool,
+}
+
+impl Chat {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let Some(config) = self.config.load(&self.flags, |config: &ChatConfig| &config.log)? else {
+            return Ok(());
+        };
+        runtime()?.block_on(async {
+            let chat = switchboard_chat::start(config)
+                .await
+                .map_err(|error| Failure::failed(format!("cannot start the chat: {error}")))?;
+            server::run(chat).await
+        })
+    }
+}
