@@ -149,3 +149,39 @@ fn a_cut_or_damaged_export_changes_nothing() {
     }
     assert_eq!(to.shard.state_hash(), before);
 }
+
+/// Power goes at every operation of an import in turn: the state is the old one or the new one, whole.
+#[test]
+fn an_import_cut_off_by_a_power_cut_is_all_or_nothing() {
+    let source = Replica::new(20, ShardOptions::default());
+    let mut driver = Driver::begin(&[&source], Rules::default());
+    for number in 0..20 {
+        driver.one(&[&source], enqueue("bob", 1, number, vec![number as u8; 5_000]));
+    }
+    let mut export = Vec::new();
+    source.shard.export(&mut export).expect("export");
+    let expected = source.fetch(&device("bob", 1));
+    let mut outcomes = [0, 0];
+    for step in 1.. {
+        let target = Replica::new(step, ShardOptions::default());
+        let mut driver = Driver::begin(&[&target], Rules::default());
+        driver.one(&[&target], enqueue("carol", 1, 1, "before"));
+        let before = target.shard.state_hash();
+        target.files.crash_at(target.files.operations() + step);
+        let imported = target.shard.import(&mut &export[..]).is_ok();
+        let target = target.after_power_cut();
+        if target.shard.state_hash() == before {
+            assert!(!imported, "an import that was answered is gone after {step} operations");
+            assert_eq!(target.fetch(&device("carol", 1)).messages.len(), 1);
+            outcomes[0] += 1;
+        } else {
+            assert_eq!(target.shard.state_hash(), source.shard.state_hash(), "at {step}");
+            assert_eq!(target.fetch(&device("bob", 1)), expected);
+            outcomes[1] += 1;
+        }
+        if imported {
+            break;
+        }
+    }
+    assert!(outcomes[0] > 0 && outcomes[1] > 0, "{outcomes:?}");
+}

@@ -60,6 +60,14 @@ impl Replica {
         Self::open(files, group, options)
     }
 
+    /// Stops as a machine without power does and opens again.
+    pub(crate) fn after_power_cut(self) -> Self {
+        let Self { files, log, shard, options, group } = self;
+        drop((log, shard));
+        files.power_cut();
+        Self::open(files, group, options)
+    }
+
     /// Makes an entry durable and committed, and applies it.
     pub(crate) fn append(&self, at: LogId, payload: &EntryPayload) -> Vec<Reply> {
         let entry = Record::Entry { group: self.group, log_id: at, payload: payload.clone() };
