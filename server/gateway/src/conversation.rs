@@ -366,7 +366,7 @@ fn told(answer: Answer) -> Action {
         }
         Answer::Error(error) => Action::Write(Frame::Error(error)),
         Answer::Close(code) => {
-            let message = "too many messages to too many recipients";
+            let message = "the order of messages cannot be kept here; connect anew";
             Action::Close(Ending::error(code, message, Duration::from_secs(1)))
         }
     }

@@ -37,6 +37,8 @@ mod reconcile;
 mod route;
 mod running;
 mod sending;
+#[cfg(test)]
+mod sending_tests;
 mod service;
 mod settle;
 mod socket;

@@ -39,8 +39,8 @@ pub(crate) const SEND_BYTES_PENDING_MAX: usize = 2 * 1024 * 1024;
 pub(crate) const SEND_TRIED_MAX: Duration = Duration::from_secs(10);
 /// What the device is told to wait then.
 pub(crate) const SEND_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long after its time a refused send is waited for before later ones are taken again.
-pub(crate) const REFUSED_GRACE: Duration = Duration::from_secs(5);
+/// How long after its time a refused send is waited for before the connection is ended.
+pub(crate) const REFUSED_GRACE: Duration = Duration::from_secs(30);
 /// Recipients a send to whom was refused and is waited for, a connection.
 pub(crate) const GATES_MAX: usize = 1_024;
 /// Read receipts of a connection under way, in batches.

@@ -8,8 +8,8 @@
 //! - Of each recipient one batch is under way at a time, so nothing can overtake what failed; what
 //!   failed goes back to the front, in its order.
 //! - After a send was refused with the wish to try again, later ones to the same recipient are
-//!   refused too until the device repeats that one (or a while after its time has passed), since
-//!   they were written before the device knew: otherwise they would overtake it.
+//!   refused too until the device repeats that one, since they were written before the device knew
+//!   and would overtake it. If it does not repeat it for long, the connection ends.
 //! - What is pending is bounded in number and bytes; beyond that the device is told OVERLOADED.
 
 use std::{
@@ -103,9 +103,15 @@ impl Sending {
         answers: &mut Vec<Answer>,
     ) {
         if let Some(gate) = self.gates.get(&send.to_user) {
-            if gate.message_id != send.message_id && now < gate.until {
+            if gate.message_id != send.message_id {
                 let pause = gate.open_at.saturating_duration_since(now);
-                answers.push(told(&send, gate.code, pause));
+                answers.push(if now < gate.until {
+                    told(&send, gate.code, pause)
+                } else {
+                    // The device has given the refused one up, or has not heard of it: on a new
+                    // connection it begins with the oldest that it still wants to send.
+                    Answer::Close(gate.code)
+                });
                 return;
             }
             // The one that was waited for goes through the checks like any other.
@@ -248,9 +254,6 @@ impl Sending {
         now: Instant,
         answers: &mut Vec<Answer>,
     ) {
-        if self.gates.len() >= GATES_MAX {
-            self.gates.retain(|_, gate| now < gate.until);
-        }
         if self.gates.len() >= GATES_MAX {
             // Which sends are to be waited for cannot be remembered any more.
             answers.push(Answer::Close(code));

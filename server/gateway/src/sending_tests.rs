@@ -1,0 +1,309 @@
+//! Sends keep their order per recipient, whatever is refused, fails or is repeated: single rules,
+//! and random runs of a device, a gateway and a chat with frames under way between them.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use switchboard_api::{
+    device::v1::{Send, error::Code},
+    v1::ItemStatus,
+};
+
+use super::{limits::*, outcome::Outcome, sending::*};
+
+fn send(n: u32, to: u8) -> Send {
+    Send {
+        message_id: Bytes::copy_from_slice(&u128::from(n).to_be_bytes()),
+        to_user: Bytes::copy_from_slice(&[to]),
+        ..Send::default()
+    }
+}
+
+fn outcome(status: ItemStatus) -> Outcome {
+    Outcome { status, at_ms: 7, retry_after_ms: 0 }
+}
+
+/// Ids of what goes to the chat now.
+fn routed(sending: &mut Sending, ids: &mut u64, now: Instant) -> Vec<u64> {
+    let mut sends = Vec::new();
+    sending.next(ids, now, &mut sends);
+    sends.into_iter().map(|(id, _)| id).collect()
+}
+
+fn codes(answers: &[Answer]) -> Vec<Code> {
+    let code = |answer: &Answer| match answer {
+        Answer::Error(error) => Some(error.code()),
+        _ => None,
+    };
+    answers.iter().filter_map(code).collect()
+}
+
+#[test]
+fn one_batch_a_recipient_is_under_way_and_what_failed_goes_first_again() {
+    let now = Instant::now();
+    let (mut sending, mut ids, mut answers) = (Sending::new(1), 0, Vec::new());
+    for n in [1, 2] {
+        sending.send(send(n, 1), || None, now, &mut answers);
+    }
+    sending.send(send(3, 2), || None, now, &mut answers);
+    assert_eq!(routed(&mut sending, &mut ids, now), [1, 2, 3]);
+    sending.send(send(4, 1), || None, now, &mut answers);
+    assert!(routed(&mut sending, &mut ids, now).is_empty());
+    sending.answered(1, outcome(ItemStatus::Ok), now, &mut answers);
+    assert!(matches!(answers[..], [Answer::Accepted { duplicate: false, at_ms: 7, .. }]));
+    sending.answered(2, outcome(ItemStatus::Unavailable), now, &mut answers);
+    assert!(routed(&mut sending, &mut ids, now).is_empty());
+    let at = sending.wake_at().unwrap();
+    let mut sends = Vec::new();
+    sending.next(&mut ids, at, &mut sends);
+    assert_eq!(sends, [(4, send(2, 1)), (5, send(4, 1))]);
+    // The first answer comes once more, too late.
+    sending.answered(2, outcome(ItemStatus::Ok), at, &mut answers);
+    assert_eq!(answers.len(), 1);
+}
+
+#[test]
+fn after_a_refusal_later_sends_wait_for_the_refused_one() {
+    let now = Instant::now();
+    let (mut sending, mut answers) = (Sending::new(1), Vec::new());
+    let pause = Duration::from_millis(10);
+    sending.send(send(1, 1), || Some(pause), now, &mut answers);
+    sending.send(send(2, 1), || None, now, &mut answers);
+    sending.send(send(3, 2), || None, now, &mut answers);
+    assert_eq!(codes(&answers), [Code::RateLimited, Code::RateLimited]);
+    let later = now + pause;
+    sending.send(send(2, 1), || None, later, &mut answers);
+    sending.send(send(1, 1), || None, later, &mut answers);
+    sending.send(send(2, 1), || None, later, &mut answers);
+    assert_eq!(answers.len(), 3);
+    assert_eq!(routed(&mut sending, &mut 0, later).len(), 3);
+}
+
+#[test]
+fn a_device_that_gives_a_message_up_has_to_connect_anew() {
+    let now = Instant::now();
+    let (mut sending, mut answers) = (Sending::new(1), Vec::new());
+    sending.send(send(1, 1), || Some(Duration::ZERO), now, &mut answers);
+    sending.send(send(2, 1), || None, now + REFUSED_GRACE, &mut answers);
+    assert_eq!(codes(&answers), [Code::RateLimited]);
+    assert_eq!(answers.last(), Some(&Answer::Close(Code::RateLimited)));
+}
+
+#[test]
+fn what_is_pending_is_bounded() {
+    let now = Instant::now();
+    let (mut sending, mut answers) = (Sending::new(1), Vec::new());
+    for n in 0..=u32::try_from(SENDS_PENDING_MAX).unwrap() {
+        sending.send(send(n, 1), || None, now, &mut answers);
+    }
+    assert_eq!(codes(&answers), [Code::Overloaded]);
+}
+
+#[test]
+fn after_long_trying_the_device_is_told_to_try_again() {
+    let start = Instant::now();
+    let (mut sending, mut ids, mut answers) = (Sending::new(1), 0, Vec::new());
+    sending.send(send(1, 1), || None, start, &mut answers);
+    sending.send(send(2, 1), || None, start, &mut answers);
+    let mut now = start;
+    while answers.is_empty() {
+        for id in routed(&mut sending, &mut ids, now) {
+            sending.answered(id, outcome(ItemStatus::Unavailable), now, &mut answers);
+        }
+        now = sending.wake_at().unwrap_or(now);
+    }
+    assert_eq!(codes(&answers), [Code::Unavailable, Code::Unavailable]);
+    assert!(now - start <= SEND_TRIED_MAX + RETRY_MAX);
+    // Nothing is left over.
+    sending.send(send(1, 1), || None, now, &mut answers);
+    assert_eq!(routed(&mut sending, &mut ids, now).len(), 1);
+}
+
+/// A device that sends from its outbox in order, and goes back to what was refused.
+struct World {
+    outbox: VecDeque<Send>,
+    next: usize,
+    /// Frames on their way to the gateway.
+    upward: VecDeque<Send>,
+    /// Answers on their way to the device.
+    downward: VecDeque<Answer>,
+    sending: Sending,
+    ids: u64,
+    /// At the chat, in order.
+    at_chat: VecDeque<Vec<(u64, Send)>>,
+    stored: BTreeMap<Bytes, Vec<Bytes>>,
+    now: Instant,
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Write,
+    Arrive {
+        limited: bool,
+    },
+    Route,
+    /// The chat answers its oldest batch; from this place on it fails, perhaps after storing one.
+    Answer {
+        fails_from: Option<usize>,
+        stored: bool,
+    },
+    Hear,
+    Wait(u64),
+    /// The connection is lost with all frames, and made anew.
+    Reconnect,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => Just(Op::Write),
+        6 => prop::bool::weighted(0.15).prop_map(|limited| Op::Arrive { limited }),
+        4 => Just(Op::Route),
+        4 => (prop::option::weighted(0.4, 0..4_usize), any::<bool>())
+            .prop_map(|(fails_from, stored)| Op::Answer { fails_from, stored }),
+        6 => Just(Op::Hear),
+        2 => (1..15_000_u64).prop_map(Op::Wait),
+        1 => Just(Op::Reconnect),
+    ]
+}
+
+impl World {
+    fn new(messages: u32) -> Self {
+        Self {
+            outbox: (0..messages).map(|n| send(n, u8::try_from(n % 3).unwrap())).collect(),
+            next: 0,
+            upward: VecDeque::new(),
+            downward: VecDeque::new(),
+            sending: Sending::new(9),
+            ids: 0,
+            at_chat: VecDeque::new(),
+            stored: BTreeMap::new(),
+            now: Instant::now(),
+        }
+    }
+
+    fn step(&mut self, op: &Op) {
+        match op {
+            Op::Write => {
+                if let Some(send) = self.outbox.get(self.next) {
+                    self.upward.push_back(send.clone());
+                    self.next += 1;
+                }
+            }
+            Op::Arrive { limited } => {
+                if let Some(send) = self.upward.pop_front() {
+                    let pause = limited.then_some(Duration::from_millis(10));
+                    let mut answers = Vec::new();
+                    self.sending.send(send, || pause, self.now, &mut answers);
+                    self.downward.extend(answers);
+                }
+            }
+            Op::Route => {
+                let mut sends = Vec::new();
+                self.sending.next(&mut self.ids, self.now, &mut sends);
+                if !sends.is_empty() {
+                    self.at_chat.push_back(sends);
+                }
+            }
+            Op::Answer { fails_from, stored } => self.answer(*fails_from, *stored),
+            Op::Hear => self.hear(),
+            Op::Wait(ms) => self.now += Duration::from_millis(*ms),
+            Op::Reconnect => self.reconnect(),
+        }
+    }
+
+    fn reconnect(&mut self) {
+        self.upward.clear();
+        self.downward.clear();
+        self.sending = Sending::new(9);
+        self.next = 0;
+        // What the chat has may still be stored, or not; its answers find nobody.
+    }
+
+    fn answer(&mut self, fails_from: Option<usize>, stored: bool) {
+        let Some(batch) = self.at_chat.pop_front() else { return };
+        let mut places: BTreeMap<Bytes, usize> = BTreeMap::new();
+        let mut answers = Vec::new();
+        for (id, send) in batch {
+            let place = places.entry(send.to_user.clone()).or_default();
+            let fails = fails_from.is_some_and(|from| *place >= from);
+            // The first that fails may have been stored all the same.
+            let lost = fails && !(stored && fails_from == Some(*place));
+            *place += 1;
+            let log = self.stored.entry(send.to_user.clone()).or_default();
+            let known = log.contains(&send.message_id);
+            if !lost && !known {
+                log.push(send.message_id.clone());
+            }
+            let status = match (fails, known) {
+                (true, _) => ItemStatus::Unavailable,
+                (false, true) => ItemStatus::Duplicate,
+                (false, false) => ItemStatus::Ok,
+            };
+            self.sending.answered(id, outcome(status), self.now, &mut answers);
+        }
+        self.downward.extend(answers);
+    }
+
+    fn hear(&mut self) {
+        let at = |outbox: &VecDeque<Send>, id: &Bytes| {
+            outbox.iter().position(|send| send.message_id == *id)
+        };
+        match self.downward.pop_front() {
+            Some(Answer::Accepted { message_id, .. }) => {
+                if let Some(place) = at(&self.outbox, &message_id) {
+                    self.outbox.remove(place);
+                    self.next -= usize::from(place < self.next);
+                }
+            }
+            Some(Answer::Error(error)) => {
+                if let Some(place) = at(&self.outbox, &error.message_id) {
+                    self.next = self.next.min(place);
+                }
+            }
+            Some(Answer::Close(_)) => self.reconnect(),
+            None => {}
+        }
+    }
+
+    fn check(&self) {
+        for log in self.stored.values() {
+            assert!(log.is_sorted(), "stored in the order {log:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn messages_are_stored_in_the_order_of_sending(ops in prop::collection::vec(op(), 0..300)) {
+        let mut world = World::new(30);
+        for op in &ops {
+            world.step(op);
+            world.check();
+        }
+        // From now on all goes well, so all is stored.
+        for _ in 0..3_000 {
+            for op in [
+                Op::Write,
+                Op::Arrive { limited: false },
+                Op::Route,
+                Op::Answer { fails_from: None, stored: true },
+                Op::Hear,
+                Op::Wait(50),
+            ] {
+                world.step(&op);
+            }
+            world.check();
+            if world.outbox.is_empty() {
+                break;
+            }
+        }
+        prop_assert!(world.outbox.is_empty());
+        prop_assert_eq!(world.stored.values().map(Vec::len).sum::<usize>(), 30);
+    }
+}
