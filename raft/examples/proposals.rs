@@ -1,7 +1,8 @@
-//! How fast one node takes commands, and how soon it is back after a restart: `cargo run --release -p switchboard-raft --example proposals`.
+//! How fast one node takes commands, and how soon it is back after a restart:
+//! `cargo run --release -p switchboard-raft --example proposals`.
 //!
-//! Arguments, all optional: shards, callers, seconds, body bytes. Each caller proposes one message and waits
-//! for its answer, so entries grow with the number of callers only.
+//! Arguments, all optional: shards, callers, seconds, body bytes. Each caller proposes one message
+//! and waits for its answer, so entries grow with the number of callers only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryFutureExt, TryStreamExt, stream};
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::RwLock;
 use switchboard_engine::command::Rules;
@@ -149,10 +150,13 @@ impl Node {
         let opener =
             GroupOpener { options, log, snapshots, admission: Arc::new(Admission::default()) };
         let meta = opener.open(META_GROUP).await?;
-        let mut groups = Groups::default();
-        for id in opener.known_groups() {
-            groups.by_id.insert(id, opener.open(id).await?);
-        }
+        // Loading is work for the processor, so as many at once as there are processors.
+        let by_id: BTreeMap<_, _> = stream::iter(opener.known_groups())
+            .map(|id| opener.open(id).map_ok(move |group| (id, group)))
+            .buffer_unordered(std::thread::available_parallelism().map_or(2, usize::from))
+            .try_collect()
+            .await?;
+        let groups = Groups { by_id, ..Groups::default() };
         let node = Self {
             inner: Arc::new(Inner {
                 opener,
