@@ -25,6 +25,8 @@ pub const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 pub const LEASE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a watched shard map is compared with the last one sent.
 pub const SHARD_MAP_LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it is looked whether the log has failed.
+pub const LOG_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often gauges are brought up to date.
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 /// What a retryable refusal suggests.

@@ -257,6 +257,14 @@ fn pages(service: Arc<Service>) -> Router {
     Router::new().route("/", get(page))
 }
 
+/// Resolves when the log has failed. Groups notice by themselves only when they append; on an idle
+/// node, or one that refuses what would append because the disk looks full, nothing else would tell.
+async fn log_closed(node: &Node) {
+    while !node.log().stats().closed {
+        tokio::time::sleep(limits::LOG_LOOK_INTERVAL).await;
+    }
+}
+
 impl Running {
     /// Every address bound, by its contractual name.
     #[must_use]
@@ -271,6 +279,9 @@ impl Running {
     pub async fn wait(&mut self) -> Failure {
         let reason = tokio::select! {
             failure = self.service.node.failed() => failure.to_string(),
+            () = log_closed(&self.service.node) => {
+                "the log is closed for good after a failed write or sync".to_owned()
+            }
             ended = &mut self.serving => format!("the gRPC server ended: {ended:?}"),
         };
         self.readiness.set(false);

@@ -9,7 +9,7 @@ use switchboard_api::v1::{
     gateway_service_client::GatewayServiceClient, mailbox_service_client::MailboxServiceClient,
     register_request::Kind, session_service_client::SessionServiceClient,
 };
-use switchboard_engine::ManualClock;
+use switchboard_engine::{ManualClock, fs::Files};
 use switchboard_store::{Environment, Running, StartError, StoreConfig};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -53,6 +53,16 @@ pub(crate) async fn start_at(data: &Path, clock: Arc<ManualClock>) -> Store {
     environment.clock = clock;
     let running = switchboard_store::start_with(config(data), environment).await;
     connect(running.expect("the store starts")).await
+}
+
+/// Starts a store on a disk of the test's own.
+pub(crate) async fn start_on(
+    files: Arc<dyn Files>,
+    config: StoreConfig,
+) -> Result<Store, StartError> {
+    let mut environment = Environment::default();
+    environment.files = files;
+    Ok(connect(switchboard_store::start_with(config, environment).await?).await)
 }
 
 pub(crate) async fn start_configured(config: StoreConfig) -> Result<Store, StartError> {

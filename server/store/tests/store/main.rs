@@ -3,6 +3,7 @@
 
 mod clustering;
 mod enqueueing;
+mod failing;
 mod gateways;
 mod harness;
 mod limits;

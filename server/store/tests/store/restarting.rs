@@ -97,7 +97,7 @@ async fn messages_expire_by_log_time() {
 async fn a_second_store_on_the_same_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = start(dir.path()).await;
-    let error = switchboard_store::start(config(dir.path())).await.err().expect("refused");
+    let error = switchboard_store::start(config(dir.path())).await.expect_err("refused");
     assert!(matches!(error, StartError::Open(_)), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(&dir.path().display().to_string()), "{text}");
@@ -113,7 +113,7 @@ async fn a_fresh_directory_needs_single_and_an_old_one_keeps_its_shards() {
     let dir = tempfile::tempdir().unwrap();
     let mut alone = config(dir.path());
     alone.single = false;
-    let error = switchboard_store::start(alone.clone()).await.err().expect("refused");
+    let error = switchboard_store::start(alone.clone()).await.expect_err("refused");
     assert!(matches!(error, StartError::NoCluster { .. }), "{error:?}");
     assert!(error.to_string().contains("--single"), "{error}");
     start(dir.path()).await.running.shutdown().await;
@@ -148,7 +148,7 @@ async fn an_address_in_use_is_named() {
     let store = start(dirs[0].path()).await;
     let mut second = config(dirs[1].path());
     second.listen = crate::harness::address(&store.running, "store-grpc");
-    let error = switchboard_store::start(second).await.err().expect("refused");
+    let error = switchboard_store::start(second).await.expect_err("refused");
     assert!(error.to_string().contains("is in use"), "{error}");
     store.running.shutdown().await;
 }
