@@ -18,7 +18,11 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, readiness: Readiness) {
         let current = *lease.borrow_and_update();
         let holds = if current.is_held() { current.incarnation } else { 0 };
         if held != 0 && holds != held {
-            warn!(incarnation = held, connections = gateway.peers.len(), "the lease was lost");
+            // Who leaves by itself has sent its devices away already.
+            if !gateway.draining.is_cancelled() {
+                let connections = gateway.peers.len();
+                warn!(incarnation = held, connections, "the lease was lost");
+            }
             gateway.send_away(Reason::LeaseLost, |incarnation| incarnation != holds);
         }
         if holds != 0 && holds != held {

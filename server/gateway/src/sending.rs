@@ -237,6 +237,8 @@ impl Sending {
             return;
         }
         let Some(pair) = self.pairs.remove(user) else { return };
+        // What is pending is older than anything refused so far: that is what must come first.
+        self.gates.remove(user);
         for send in pair.waiting {
             self.pending -= 1;
             self.pending_bytes -= send.body.len();

@@ -36,12 +36,14 @@ async fn a_message_crosses_and_its_receipts_come_back() {
     bob.device.read(&alice.user, vec![id]);
     let read = alice.until("a read receipt", receipt(ReceiptState::Read)).await;
     assert_eq!(read, (id, bob.user.clone()));
-    bob.until("ReadAccepted", |event| match event {
-        Event::ReadAccepted { ids } => Some(assert_eq!(ids, [id])),
-        _ => None,
-    })
-    .await;
+    let ids = bob
+        .until("ReadAccepted", |event| match event {
+            Event::ReadAccepted { ids } => Some(ids),
+            _ => None,
+        })
+        .await;
 
+    assert_eq!(ids, [id]);
     // A resend of the same id is not stored again.
     let again = soon("Accepted", alice.device.send(outgoing(id, "bob", "hello"))).await.unwrap();
     assert!(again.duplicate);
@@ -94,12 +96,11 @@ async fn the_newest_connection_of_a_device_wins() {
         let mut second = Phone::start("bob", vec![gateway.tcp()]);
         let (second_epoch, _) = second.online().await;
         assert!(second_epoch > first_epoch);
-        first
-            .until("being replaced", |event| match event {
-                Event::Offline { replaced, .. } => Some(assert!(replaced)),
-                _ => None,
-            })
-            .await;
+        let replaced = first.until("being replaced", |event| match event {
+            Event::Offline { replaced, .. } => Some(replaced),
+            _ => None,
+        });
+        assert!(replaced.await);
         first = second;
     }
     soon("the shutdown", other.running.shutdown()).await;
