@@ -16,7 +16,8 @@ use crate::checkpointer::{Purged, checkpoint};
 use crate::error::ProposeError;
 use crate::group::Group;
 use crate::network::{PeerRequest, PeerResponse, Transport, TransportError};
-use crate::node::{Node, NodeOptions};
+use crate::node::Node;
+use crate::options::NodeOptions;
 use crate::snapshot::SnapshotFile;
 use crate::types::{NodeId, RaftVote};
 

@@ -201,3 +201,9 @@ pub struct NodeFailure {
     /// What openraft says.
     pub reason: String,
 }
+
+impl From<GroupOpenError> for InitializeError {
+    fn from(error: GroupOpenError) -> Self {
+        Self::Open(error.into())
+    }
+}

@@ -53,6 +53,9 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
 /// looks at the fastest disk.
 pub const DISK_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether a group has stopped by an error.
+pub const FAILURE_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
 /// How often a leader looks whether something is due, which is also the shortest time between two
 /// ticks that it proposes for one group.
 pub const TICK_INTERVAL: Duration = Duration::from_secs(1);

@@ -11,96 +11,27 @@
 //! the log and the disk.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryFutureExt, TryStreamExt, stream};
-use openraft::async_runtime::WatchReceiver;
-use parking_lot::RwLock;
-use switchboard_engine::command::Rules;
-use switchboard_engine::fs::{Files, RealFiles};
-use switchboard_engine::log::{Log, LogOptions};
-use switchboard_engine::{
-    Clock, GroupId, META_GROUP, Shard, ShardOptions, SystemClock, group_of_shard,
-};
+use parking_lot::{Mutex, RwLock};
+use switchboard_engine::log::Log;
+use switchboard_engine::{GroupId, META_GROUP, group_of_shard};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::checkpointer::{Checkpointer, Policy};
-use crate::error::{GroupOpenError, NodeFailure, NodeOpenError};
-use crate::group::{Group, GroupParts};
-use crate::limits;
-use crate::network::{NoPeers, Transport};
-use crate::proposer::Bounds;
+use crate::error::{NodeFailure, NodeOpenError};
+use crate::group::Group;
+use crate::health::{watch_disk, watch_failures};
+use crate::opener::{GroupOpener, blocking};
+use crate::options::{NodeOptions, check};
 use crate::shard_of::shard_of;
 use crate::snapshot::SnapshotDir;
 use crate::ticker;
 use crate::types::NodeId;
-
-/// What a node is opened with.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct NodeOptions {
-    /// Where everything lives; made if it is missing.
-    pub data_dir: PathBuf,
-    /// The id of this node, never used twice in a cluster.
-    pub node_id: NodeId,
-    /// Where other nodes and clients reach its gRPC service.
-    pub address: String,
-    /// The clocks; the system's by default.
-    pub clock: Arc<dyn Clock>,
-    /// The disk; the system's by default.
-    pub files: Arc<dyn Files>,
-    /// The way to other nodes; by default there are none.
-    pub transport: Arc<dyn Transport>,
-    /// The limits that new shards start with.
-    pub rules: Rules,
-    /// Options of the log.
-    pub log: LogOptions,
-    /// Options of each group's state.
-    pub shard: ShardOptions,
-    /// Commands that may wait for a group's proposer.
-    pub waiting_items_max: usize,
-    /// Bytes that may wait for a group's proposer.
-    pub waiting_bytes_max: usize,
-    /// Bytes of log that a group writes between checkpoints.
-    pub checkpoint_bytes: u64,
-    /// Bytes of log beyond which whoever pins the oldest segment is checkpointed.
-    pub log_bytes_max: u64,
-}
-
-impl NodeOptions {
-    /// The defaults, for a node of this id and address on the system's disk.
-    pub fn new(data_dir: impl Into<PathBuf>, node_id: NodeId, address: impl Into<String>) -> Self {
-        Self {
-            data_dir: data_dir.into(),
-            node_id,
-            address: address.into(),
-            clock: Arc::new(SystemClock::new()),
-            files: Arc::new(RealFiles),
-            transport: Arc::new(NoPeers),
-            rules: Rules::default(),
-            log: LogOptions::default(),
-            shard: ShardOptions::default(),
-            waiting_items_max: limits::WAITING_ITEMS_MAX,
-            waiting_bytes_max: limits::WAITING_BYTES_MAX,
-            checkpoint_bytes: limits::CHECKPOINT_BYTES,
-            log_bytes_max: limits::LOG_BYTES_MAX,
-        }
-    }
-}
-
-impl std::fmt::Debug for NodeOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NodeOptions")
-            .field("data_dir", &self.data_dir)
-            .field("node_id", &self.node_id)
-            .field("address", &self.address)
-            .finish_non_exhaustive()
-    }
-}
 
 /// A running node. Clones are handles of the same one.
 #[derive(Clone)]
@@ -114,7 +45,7 @@ pub(crate) struct Inner {
     /// All groups but the meta group. A lock, because groups come by initialization and moves; it
     /// is held to look one up.
     groups: RwLock<Groups>,
-    tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
     stop: CancellationToken,
     failure: watch::Sender<Option<NodeFailure>>,
 }
@@ -162,7 +93,7 @@ impl Node {
                 opener,
                 meta,
                 groups: RwLock::new(groups),
-                tasks: parking_lot::Mutex::default(),
+                tasks: Mutex::default(),
                 stop: CancellationToken::new(),
                 failure: watch::Sender::new(None),
             }),
@@ -318,62 +249,6 @@ impl Inner {
     }
 }
 
-/// Everything that groups are opened with.
-struct GroupOpener {
-    options: NodeOptions,
-    log: Log,
-    snapshots: SnapshotDir,
-    admission: Arc<Admission>,
-}
-
-impl GroupOpener {
-    /// The groups besides the meta group that the log holds something of.
-    fn known_groups(&self) -> Vec<GroupId> {
-        let holds_something = |id: &GroupId| {
-            let state = self.log.group_state(*id);
-            state.vote.is_some() || state.last.is_some() || state.checkpoint.is_some()
-        };
-        let groups = self.log.groups().into_iter();
-        groups.filter(|id| *id != META_GROUP && holds_something(id)).collect()
-    }
-
-    /// Loads a group's state and starts its replica.
-    async fn open(&self, id: GroupId) -> Result<Arc<Group>, NodeOpenError> {
-        let (options, log) = (self.options.clone(), self.log.clone());
-        let shard = blocking(move || {
-            Shard::open(log, options.files, &options.data_dir, id, options.shard)
-                .map_err(|source| NodeOpenError::Shard { group: id, source })
-        })
-        .await?;
-        let options = &self.options;
-        let parts = GroupParts {
-            id,
-            node_id: options.node_id,
-            log: self.log.clone(),
-            shard: Arc::new(shard),
-            clock: options.clock.clone(),
-            transport: options.transport.clone(),
-            snapshots: self.snapshots.clone(),
-            bounds: Bounds {
-                items_max: options.waiting_items_max,
-                bytes_max: options.waiting_bytes_max,
-            },
-            admission: self.admission.clone(),
-        };
-        Ok(Group::open(parts).await?)
-    }
-}
-
-/// Refuses options under which a full entry would not fit the log: it takes a quarter of a segment.
-fn check(options: &NodeOptions) -> Result<(), NodeOpenError> {
-    let bytes_min = limits::SEGMENT_BYTES_MIN;
-    if options.log.segment_bytes < bytes_min {
-        let why = format!("segments of a node have at least {bytes_min} bytes");
-        return Err(NodeOpenError::Options { option: "log.segment_bytes", why });
-    }
-    Ok(())
-}
-
 /// A group whose only voter is this node needs no election timeout: nobody else can lead it.
 async fn elect_if_sole(group: &Group, node_id: NodeId) {
     let elected = match group.voters().await {
@@ -382,60 +257,5 @@ async fn elect_if_sole(group: &Group, node_id: NodeId) {
     };
     if let Err(error) = elected {
         tracing::error!(group = group.id(), %error, "a group cannot elect itself");
-    }
-}
-
-/// Runs what blocks on a thread that may.
-async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        // Blocking tasks are not cancelled, so it panicked; so do we.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-/// Looks at the free space, for [`Admission`].
-async fn watch_disk(log: Log, admission: Arc<Admission>, stop: CancellationToken) {
-    let mut looks = tokio::time::interval(limits::DISK_LOOK_INTERVAL);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = looks.tick() => {}
-        }
-        admission.note(log.space().level);
-    }
-}
-
-/// Tells of the first group that stopped by an error.
-async fn watch_failures(
-    groups: impl Fn() -> Vec<Arc<Group>> + Send,
-    failure: watch::Sender<Option<NodeFailure>>,
-    stop: CancellationToken,
-) {
-    let mut looks = tokio::time::interval(limits::CHECKPOINT_LOOK_INTERVAL);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = looks.tick() => {}
-        }
-        for group in groups() {
-            let running = group.raft().metrics().borrow_watched().running_state.clone();
-            if let Err(error) = running {
-                let found = NodeFailure { group: group.id(), reason: error.to_string() };
-                tracing::error!(%found, "the node cannot go on");
-                failure.send_replace(Some(found));
-                return;
-            }
-        }
-    }
-}
-
-impl From<GroupOpenError> for crate::error::InitializeError {
-    fn from(error: GroupOpenError) -> Self {
-        Self::Open(error.into())
     }
 }

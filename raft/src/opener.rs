@@ -1,0 +1,74 @@
+//! How a node opens its groups.
+
+use std::sync::Arc;
+
+use switchboard_engine::log::Log;
+use switchboard_engine::{GroupId, META_GROUP, Shard};
+
+use crate::admission::Admission;
+use crate::error::NodeOpenError;
+use crate::group::{Group, GroupParts};
+use crate::options::NodeOptions;
+use crate::proposer::Bounds;
+use crate::snapshot::SnapshotDir;
+
+/// Everything that groups are opened with.
+pub(crate) struct GroupOpener {
+    pub(crate) options: NodeOptions,
+    pub(crate) log: Log,
+    pub(crate) snapshots: SnapshotDir,
+    pub(crate) admission: Arc<Admission>,
+}
+
+impl GroupOpener {
+    /// The groups besides the meta group that the log holds something of.
+    pub(crate) fn known_groups(&self) -> Vec<GroupId> {
+        let holds_something = |id: &GroupId| {
+            let state = self.log.group_state(*id);
+            state.vote.is_some() || state.last.is_some() || state.checkpoint.is_some()
+        };
+        let groups = self.log.groups().into_iter();
+        groups.filter(|id| *id != META_GROUP && holds_something(id)).collect()
+    }
+
+    /// Loads a group's state and starts its replica.
+    pub(crate) async fn open(&self, id: GroupId) -> Result<Arc<Group>, NodeOpenError> {
+        let (options, log) = (self.options.clone(), self.log.clone());
+        let shard = blocking(move || {
+            Shard::open(log, options.files, &options.data_dir, id, options.shard)
+                .map_err(|source| NodeOpenError::Shard { group: id, source })
+        })
+        .await?;
+        let options = &self.options;
+        let parts = GroupParts {
+            id,
+            node_id: options.node_id,
+            log: self.log.clone(),
+            shard: Arc::new(shard),
+            clock: options.clock.clone(),
+            transport: options.transport.clone(),
+            snapshots: self.snapshots.clone(),
+            bounds: Bounds {
+                items_max: options.waiting_items_max,
+                bytes_max: options.waiting_bytes_max,
+            },
+            admission: self.admission.clone(),
+        };
+        Ok(Group::open(parts).await?)
+    }
+}
+
+/// Runs what blocks on a thread that may.
+pub(crate) async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        // Blocking tasks are not cancelled, so it panicked; so do we.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
