@@ -192,14 +192,20 @@ pub enum InitializeError {
     Random(#[source] io::Error),
 }
 
-/// A group that stopped for good, and with it the node.
+/// Why a node cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("group {group} stopped: {reason}")]
-pub struct NodeFailure {
-    /// Which group.
-    pub group: GroupId,
-    /// What openraft says.
-    pub reason: String,
+pub enum NodeFailure {
+    /// A group stopped for good.
+    #[error("group {group} stopped: {reason}")]
+    Group {
+        /// Which group.
+        group: GroupId,
+        /// What openraft says.
+        reason: String,
+    },
+    /// A write or sync of the log failed.
+    #[error("the log is closed after a failure")]
+    Log,
 }
 
 impl From<GroupOpenError> for InitializeError {

@@ -24,8 +24,10 @@ pub(crate) async fn watch_disk(log: Log, admission: Arc<Admission>, stop: Cancel
     }
 }
 
-/// Tells of the first group that stopped by an error.
+/// Tells of the first group that stopped by an error, or of a log that is closed: without groups
+/// that write, nobody else would notice.
 pub(crate) async fn watch_failures(
+    log: Log,
     groups: impl Fn() -> Vec<Arc<Group>> + Send,
     failure: watch::Sender<Option<NodeFailure>>,
     stop: CancellationToken,
@@ -36,14 +38,19 @@ pub(crate) async fn watch_failures(
             () = stop.cancelled() => return,
             _ = looks.tick() => {}
         }
-        for group in groups() {
-            let running = group.raft().metrics().borrow_watched().running_state.clone();
-            if let Err(error) = running {
-                let found = NodeFailure { group: group.id(), reason: error.to_string() };
-                tracing::error!(%found, "the node cannot go on");
-                failure.send_replace(Some(found));
-                return;
-            }
+        if let Some(found) = find_failure(&log, &groups()) {
+            tracing::error!(%found, "the node cannot go on");
+            failure.send_replace(Some(found));
+            return;
         }
     }
+}
+
+fn find_failure(log: &Log, groups: &[Arc<Group>]) -> Option<NodeFailure> {
+    let stopped = groups.iter().find_map(|group| {
+        let running = group.raft().metrics().borrow_watched().running_state.clone();
+        let reason = running.err()?.to_string();
+        Some(NodeFailure::Group { group: group.id(), reason })
+    });
+    stopped.or_else(|| log.stats().closed.then_some(NodeFailure::Log))
 }

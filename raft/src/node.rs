@@ -119,7 +119,12 @@ impl Node {
             tokio::spawn(ticker::run(groups.clone(), stop.clone())),
             tokio::spawn(checkpointer.run(stop.clone())),
             tokio::spawn(watch_disk(log.clone(), admission.clone(), stop.clone())),
-            tokio::spawn(watch_failures(groups, self.inner.failure.clone(), stop.clone())),
+            tokio::spawn(watch_failures(
+                log.clone(),
+                groups,
+                self.inner.failure.clone(),
+                stop.clone(),
+            )),
         ];
     }
 
@@ -183,7 +188,7 @@ impl Node {
         self.inner.all_groups()
     }
 
-    /// Resolves if a group stops for good by an error; the process should end then, and start again.
+    /// Resolves if the log or a group stops for good by an error; the process should end then, and start again.
     pub async fn failed(&self) -> NodeFailure {
         let mut failure = self.inner.failure.subscribe();
         let failed = failure.wait_for(Option::is_some).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use support::{bodies, claim, enqueue, open, options, sim};
 use switchboard_engine::Command;
 use switchboard_engine::fs::sim::SimFiles;
-use switchboard_raft::{Group, Node, OverloadReason, Overloaded, ProposeError};
+use switchboard_raft::{Group, Node, NodeFailure, OverloadReason, Overloaded, ProposeError};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 
@@ -183,7 +183,10 @@ async fn a_failed_sync_ends_the_node_and_answers_nothing_falsely() {
     assert!(client.sent < 100, "the failure was felt");
     let failure = node.failed();
     let failure = tokio::time::timeout(Duration::from_secs(20), failure).await.expect("is told");
-    let group: std::sync::Arc<Group> = node.group(failure.group).expect("one of its groups");
+    let group = match failure {
+        NodeFailure::Group { group, .. } => node.group(group).expect("one of its groups"),
+        NodeFailure::Log => node.shard_for(USERS[0].as_bytes()).expect("here"),
+    };
     let refused = group.propose(vec![Command::Tick]).expect("answered").await;
     assert!(matches!(refused, Err(ProposeError::Stopped | ProposeError::OutcomeUnknown)));
     node.shutdown().await;
