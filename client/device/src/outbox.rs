@@ -209,7 +209,7 @@ mod tests {
         let mut outbox = outbox(4);
         write_all(&mut outbox, now);
         outbox.postpone(&[2; 16], now, Duration::from_secs(1));
-        assert_eq!(write_all(&mut outbox, now), []);
+        assert_eq!(write_all(&mut outbox, now), Vec::<u8>::new());
         // An answer for one that is no longer in flight still counts.
         assert!(outbox.resolve(&[3; 16], now).is_some());
         assert_eq!(outbox.wake_at(), Some(now + Duration::from_secs(1)));
@@ -231,7 +231,7 @@ mod tests {
         let mut outbox = outbox(2);
         write_all(&mut outbox, now);
         outbox.expire(now);
-        assert_eq!(write_all(&mut outbox, now), []);
+        assert_eq!(write_all(&mut outbox, now), Vec::<u8>::new());
         let later = now + ANSWER_TIMEOUT;
         outbox.expire(later);
         assert_eq!(write_all(&mut outbox, later), [0, 1]);
