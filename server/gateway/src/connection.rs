@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    conversation::{Action, Conversation, Ending, Input, Now},
+    conversation::{Action, Conversation, Ending, Input, Meaning, Now},
     gateway::Gateway,
     handshake::{self, Listed, Refused, TakenIn},
     limits::{
@@ -189,19 +189,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             self.input(Input::Heard(arrived.heard), &mut actions);
         }
         for event in arrived.events {
-            let input = match event {
-                Event::Push { epoch, message } if epoch == self.peer().epoch() => {
-                    Input::Push(message)
-                }
-                Event::Push { .. } => continue,
-                Event::Page { id, page } => Input::Page { id, page },
-                Event::Routed { id, outcome } => Input::Routed { id, outcome },
-                Event::Acked { id, status } => Input::Acked { id, status },
-                Event::Replaced { epoch } if epoch == self.peer().epoch() => {
-                    return Some(End::of(Ending::Replaced));
-                }
-                Event::Replaced { .. } => continue,
-                Event::Leave { reason, retry_after_ms } => {
+            let input = match Meaning::of(event, self.peer().epoch()) {
+                Meaning::Input(input) => input,
+                Meaning::Nothing => continue,
+                Meaning::Replaced => return Some(End::of(Ending::Replaced)),
+                Meaning::Leave { reason, retry_after_ms } => {
                     return Some(End::leave(reason, retry_after_ms));
                 }
             };

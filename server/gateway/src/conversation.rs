@@ -15,7 +15,8 @@ use bytes::Bytes;
 use prost::Message as _;
 use switchboard_api::{
     device::v1::{
-        self as device, Error, client_frame, error::Code, receipt::State, server_frame::Frame,
+        self as device, Error, client_frame, error::Code, receipt::State, redirect::Reason,
+        server_frame::Frame,
     },
     v1::{DeviceRef, ItemStatus, Message, ack_request, message::Kind},
     validate,
@@ -25,6 +26,7 @@ use crate::{
     delivery::{self, Claimed, Delivery, Entry, FetchOrder, Page},
     limits::READS_PENDING_MAX,
     outcome::Outcome,
+    peers::Event,
     receipts::{Batch, Done, Purpose, Receipts},
     sending::{Answer, Sending},
     settle::{Settle, Settled},
@@ -45,6 +47,35 @@ pub(crate) enum Input {
     Routed { id: u64, outcome: Outcome },
     /// An ack was answered.
     Acked { id: u64, status: ItemStatus },
+}
+
+/// What an event means for a connection.
+#[derive(Debug)]
+pub(crate) enum Meaning {
+    Input(Input),
+    /// It is for an earlier session.
+    Nothing,
+    /// Another connection of the device has taken over.
+    Replaced,
+    Leave {
+        reason: Reason,
+        retry_after_ms: u64,
+    },
+}
+
+impl Meaning {
+    /// Of an event for a connection whose session has this epoch.
+    pub(crate) fn of(event: Event, current: u64) -> Self {
+        match event {
+            Event::Push { epoch, message } if epoch == current => Self::Input(Input::Push(message)),
+            Event::Replaced { epoch } if epoch == current => Self::Replaced,
+            Event::Push { .. } | Event::Replaced { .. } => Self::Nothing,
+            Event::Page { id, page } => Self::Input(Input::Page { id, page }),
+            Event::Routed { id, outcome } => Self::Input(Input::Routed { id, outcome }),
+            Event::Acked { id, status } => Self::Input(Input::Acked { id, status }),
+            Event::Leave { reason, retry_after_ms } => Self::Leave { reason, retry_after_ms },
+        }
+    }
 }
 
 /// What is to be done.

@@ -24,6 +24,8 @@ mod conversation;
 mod delivery;
 mod gateway;
 mod handshake;
+#[cfg(test)]
+mod interleavings;
 mod lease;
 mod limits;
 mod listener;

@@ -60,7 +60,8 @@ impl DeliveryService for Service {
     }
 }
 
-fn take(peers: &Peers, meters: &Meters, request: DeliverRequest) -> DeliverResponse {
+/// Hands a request's pushes and notices to the connections they are for.
+pub(crate) fn take(peers: &Peers, meters: &Meters, request: DeliverRequest) -> DeliverResponse {
     for replaced in request.replaced {
         if let Some(peer) = peers.get(replaced.connection_id) {
             peer.tell(Event::Replaced { epoch: replaced.epoch });
