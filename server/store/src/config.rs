@@ -86,7 +86,8 @@ impl Default for StoreConfig {
             log_bytes_max: switchboard_raft::limits::LOG_BYTES_MAX,
             segment_bytes: 64 << 20,
             limits: LimitsConfig::default(),
-            log: LogConfig::default(),
+            // openraft tells every election of every group at INFO.
+            log: LogConfig { filter: "info,openraft=error".to_owned(), ..LogConfig::default() },
         }
     }
 }

@@ -59,7 +59,7 @@ struct Flags {
     #[arg(long, value_name = "A")]
     listen_ws: Option<SocketAddr>,
     /// The store's gRPC [default: 127.0.0.1:7400]
-    #[arg(long, value_name = "A")]
+    #[arg(long, value_name = "A", visible_alias = "listen")]
     listen_store: Option<SocketAddr>,
     /// The gateway's gRPC, for chat [default: 127.0.0.1:7415]
     #[arg(long, value_name = "A")]
@@ -68,7 +68,7 @@ struct Flags {
     #[arg(long, value_name = "A")]
     listen_chat: Option<SocketAddr>,
     /// The store's health and metrics [default: 127.0.0.1:7401]
-    #[arg(long, value_name = "A")]
+    #[arg(long, value_name = "A", visible_alias = "http")]
     http_store: Option<SocketAddr>,
     /// The gateway's health and metrics [default: 127.0.0.1:7416]
     #[arg(long, value_name = "A")]
