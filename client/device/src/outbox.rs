@@ -54,6 +54,9 @@ pub(crate) struct Outbox {
     entries: VecDeque<Entry>,
     next: usize,
     in_flight_bytes: usize,
+    /// How many fewer than [`IN_FLIGHT_MAX`] may be in flight. A refusal halves what may be, an
+    /// acceptance adds one: else a device over its rate would write everything again and again.
+    narrowed: usize,
     /// A gateway asked to wait.
     hold_until: Option<Instant>,
     /// When the answer to what is in flight is overdue.
@@ -90,7 +93,7 @@ impl Outbox {
             return None;
         }
         self.hold_until = None;
-        if self.next >= IN_FLIGHT_MAX {
+        if self.next >= self.window() {
             return None;
         }
         let next = self.next;
@@ -118,6 +121,7 @@ impl Outbox {
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(entry.outgoing.body.len());
         }
         self.overdue_at = (self.next > 0).then(|| now + ANSWER_TIMEOUT);
+        self.narrowed = self.narrowed.saturating_sub(1);
         Some(entry.waiter)
     }
 
@@ -125,6 +129,10 @@ impl Outbox {
     /// their order holds.
     pub(crate) fn postpone(&mut self, message_id: &[u8], now: Instant, pause: Duration) {
         let Some(at) = self.find(message_id) else { return };
+        if at < self.next {
+            // Its followers are refused with it, but count once.
+            self.narrowed = IN_FLIGHT_MAX - (self.window() / 2).max(1);
+        }
         self.rewind_to(at);
         let until = now + pause;
         self.hold_until = Some(self.hold_until.map_or(until, |before| before.max(until)));
@@ -150,6 +158,10 @@ impl Outbox {
             let _ = entry.waiter.send(Err(SendError::Closed));
         }
         self.rewind();
+    }
+
+    fn window(&self) -> usize {
+        IN_FLIGHT_MAX.saturating_sub(self.narrowed).max(1)
     }
 
     fn rewind_to(&mut self, at: usize) {
@@ -223,6 +235,45 @@ mod tests {
         assert_eq!(write_all(&mut outbox, now).len(), IN_FLIGHT_MAX);
         outbox.resolve(&[5; 16], now);
         assert_eq!(write_all(&mut outbox, now).len(), 1);
+    }
+
+    #[test]
+    fn a_device_over_its_rate_writes_little_again() {
+        let mut now = Instant::now();
+        let mut outbox = outbox(200);
+        let pause = Duration::from_millis(10);
+        let mut accepted = 0;
+        // A gateway that takes one message and refuses the rest, each time.
+        while outbox.len() > 0 {
+            let written = write_all(&mut outbox, now);
+            for (place, id) in written.iter().enumerate() {
+                if place == 0 {
+                    assert!(outbox.resolve(&[*id; 16], now).is_some());
+                    accepted += 1;
+                } else {
+                    outbox.postpone(&[*id; 16], now, pause);
+                }
+            }
+            now += pause;
+        }
+        assert_eq!(accepted, 200);
+        assert!(outbox.resends < 3 * 200, "{} resends", outbox.resends);
+    }
+
+    #[test]
+    fn a_refusal_narrows_what_is_in_flight_and_acceptances_widen_it_again() {
+        let mut now = Instant::now();
+        let mut outbox = outbox(255);
+        let first = write_all(&mut outbox, now);
+        for id in &first {
+            outbox.postpone(&[*id; 16], now, Duration::from_millis(1));
+        }
+        now += Duration::from_millis(1);
+        assert_eq!(write_all(&mut outbox, now).len(), IN_FLIGHT_MAX / 2);
+        for id in 0..64 {
+            outbox.resolve(&[id; 16], now);
+        }
+        assert_eq!(write_all(&mut outbox, now).len(), IN_FLIGHT_MAX);
     }
 
     #[test]
