@@ -161,19 +161,22 @@ impl Connection {
         }
     }
 
-    /// Writes what is queued and ends the stream in order.
+    /// Writes what is queued, ends the stream in order, and waits until the gateway has ended it
+    /// too: it does so once what was acknowledged counts. Frames that still come are passed over.
     ///
     /// # Errors
-    /// When the transport fails.
+    /// When the transport fails before everything is written.
     pub async fn close(mut self) -> Result<(), ConnectionError> {
         match &mut self.socket {
             Socket::Tcp { .. } => {
                 self.flush().await?;
                 let Socket::Tcp { stream, .. } = &mut self.socket else { return Ok(()) };
-                Ok(tokio::io::AsyncWriteExt::shutdown(stream).await?)
+                tokio::io::AsyncWriteExt::shutdown(stream).await?;
             }
-            Socket::WebSocket { stream, .. } => Ok(stream.close(None).await?),
+            Socket::WebSocket { stream, .. } => stream.close(None).await?,
         }
+        while let Ok(Some(_)) = self.next().await {}
+        Ok(())
     }
 }
 

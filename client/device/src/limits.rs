@@ -38,8 +38,9 @@ pub const EVENTS_MAX: usize = 256;
 /// Time for the transport to connect and for the gateway's `Welcome`.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Time to write what is queued before a connection is closed on purpose.
-pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time to write what is queued when a connection is closed on purpose, and for the gateway to make
+/// the last acknowledgements count.
+pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Without an answer for this long, sends and reads go out again on the same connection.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -295,7 +295,8 @@ impl Task {
             }
         }
         if connection.queue(&ClientFrame { frame: Some(goodbye) }).is_ok() {
-            // Best effort: what is not written is repeated on the next connection.
+            // Best effort: what is not written, or does not count by then, is repeated on the next
+            // connection.
             let _ = timeout(FAREWELL_TIMEOUT, connection.close()).await;
         }
     }
