@@ -73,6 +73,12 @@ impl Node {
             let options = options.clone();
             blocking(move || {
                 let log = Log::open(options.files.clone(), &options.data_dir, options.log)?;
+                if let Some(bytes) = log.stats().cut_at_open {
+                    tracing::warn!(
+                        bytes,
+                        "somebody has cut the newest segment of the log: what stood behind is gone"
+                    );
+                }
                 let snapshots = SnapshotDir::open(options.files, &options.data_dir);
                 Ok::<_, NodeOpenError>((log, snapshots.map_err(NodeOpenError::Snapshots)?))
             })

@@ -137,7 +137,15 @@ fn start(
     lock: FileLock,
     recovered: Recovered,
 ) -> Result<(Arc<Shared>, Option<Writer>), LogOpenError> {
-    let Recovered { mut index, written, sealed, active, end, unfinished, retired } = recovered;
+    let Recovered { mut index, written, sealed, mut active, cut_from, end, unfinished, retired } =
+        recovered;
+    let cut_at_open = cut_from.map(|_| active.bytes);
+    if let Some(bytes) = cut_from {
+        // Its size was durable before it was used, so somebody cut it: it gets its zeros back.
+        let restored = active.file.set_size(bytes).and_then(|()| active.file.sync_data());
+        restored.map_err(|e| Fault::new("restore the size of", &active.path, e))?;
+        active.bytes = bytes;
+    }
     // What a process before this one wrote or named, but did not sync, is seen and may yet be lost.
     files.sync_dir(dir).map_err(|e| Fault::new("sync", dir, e))?;
     secure_last_frame(&active, &end)?;
@@ -157,6 +165,7 @@ fn start(
         wake: Condvar::new(),
         keeper,
         stepped: None,
+        cut_at_open,
         counters: Counters::default(),
         options,
         _lock: lock,

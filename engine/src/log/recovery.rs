@@ -9,7 +9,8 @@
 //!    says that all was durable; a bad frame before that is corruption.
 //! 4. The newest segment ends at the first place without a whole frame. If a frame behind that place
 //!    says that something there was durable, it is corruption; else it is the write that a crash
-//!    interrupted, and is cut.
+//!    interrupted, and is cut. So is a newest segment whose file is shorter than its header says;
+//!    that no crash does, so it is reported.
 //! 5. Every entry that a group has must have been met.
 
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub(super) struct Recovered {
     /// The segments of the log but the newest, oldest first.
     pub(super) sealed: Vec<SegmentFile>,
     pub(super) active: SegmentFile,
+    /// The size that the newest segment's file should have, if somebody has cut it.
+    pub(super) cut_from: Option<u64>,
     pub(super) end: LogEnd,
     /// A file above the newest segment, unfinished.
     pub(super) unfinished: Option<SegmentFile>,
@@ -59,6 +62,14 @@ struct Opened {
     head: FrameHead,
     header: SegmentHeader,
     chain: u32,
+}
+
+impl Opened {
+    /// The size that the file should have, if it is shorter.
+    fn cut_from(&self) -> Option<u64> {
+        let bytes = self.header.segment_bytes;
+        (self.file.bytes < bytes).then_some(bytes)
+    }
 }
 
 enum Opening {
@@ -97,7 +108,13 @@ impl<'a> Recovery<'a> {
         {
             sequences.pop();
             match self.open(below)? {
-                Opening::Whole(opened) => row.push(opened),
+                Opening::Whole(opened) => {
+                    if let Some(bytes) = opened.cut_from() {
+                        let what = format!("its header says that it has {bytes} bytes");
+                        return Err(self.corrupt(&opened.file.path, opened.file.bytes, what));
+                    }
+                    row.push(opened);
+                }
                 Opening::Unfinished(file) => {
                     return Err(self.corrupt(&file.path, 0, "the segment has no header"));
                 }
@@ -105,10 +122,12 @@ impl<'a> Recovery<'a> {
         }
         row.reverse();
         let (index, written, end) = self.replay(&row)?;
+        let cut_from = row.last().and_then(Opened::cut_from);
         let mut files: Vec<SegmentFile> = row.into_iter().map(|opened| opened.file).collect();
         let Some(active) = files.pop() else { return Err(self.no_segment()) };
         let retired: Result<Vec<_>, _> = sequences.iter().map(|s| self.open_file(*s)).collect();
-        Ok(Recovered { index, written, sealed: files, active, end, unfinished, retired: retired? })
+        let (sealed, retired) = (files, retired?);
+        Ok(Recovered { index, written, sealed, active, cut_from, end, unfinished, retired })
     }
 
     /// The sequences of the segment files, ascending.
@@ -178,9 +197,9 @@ impl<'a> Recovery<'a> {
         if header.disk_id != self.disk_id {
             return Err(LogOpenError::DiskId { dir: self.dir.to_path_buf() });
         }
-        if header.segment_bytes != file.bytes {
+        if header.segment_bytes < file.bytes {
             let what = format!("its header says that it has {} bytes", header.segment_bytes);
-            return Err(self.corrupt(&path, header.segment_bytes.min(file.bytes), what));
+            return Err(self.corrupt(&path, header.segment_bytes, what));
         }
         Ok(Opening::Whole(Opened { file, head, header, chain }))
     }

@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) keeper: Keeper,
     /// The writer, when it has no thread of its own.
     pub(super) stepped: Option<Mutex<Writer>>,
+    /// The size to which somebody had cut the newest segment's file before this opening.
+    pub(super) cut_at_open: Option<u64>,
     pub(super) counters: Counters,
     /// Kept until the writer is done, also if the last handle is dropped by a completion.
     pub(super) _lock: FileLock,

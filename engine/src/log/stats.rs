@@ -66,6 +66,9 @@ pub struct LogStats {
     pub space: Space,
     /// The log is closed, for good until it is opened again.
     pub closed: bool,
+    /// The newest segment's file had been cut to this size, by no crash, when the log was opened:
+    /// what stood behind is gone, be it durable or not.
+    pub cut_at_open: Option<u64>,
 }
 
 pub(super) fn space(shared: &Shared) -> Space {
@@ -101,5 +104,6 @@ pub(super) fn stats(shared: &Shared) -> LogStats {
         segments_opened: counters.segments_opened.load(Ordering::Relaxed),
         space,
         closed: queue.closed.is_some(),
+        cut_at_open: shared.cut_at_open,
     }
 }

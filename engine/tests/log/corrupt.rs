@@ -156,10 +156,27 @@ fn damage_after_opening_is_found_by_the_read() {
 }
 
 #[test]
-fn a_file_that_was_cut_is_refused() {
-    let disk = with_entries(5);
-    let file = disk.open(&segment_path(1), OpenMode::Write).unwrap();
-    file.set_size(4 * BLOCK).unwrap();
+fn a_newest_file_that_was_cut_is_taken_up_to_the_cut_and_reported() {
+    for size in [4 * BLOCK, 4 * BLOCK + 50, 12 * BLOCK] {
+        let disk = with_entries(5);
+        let file = disk.open(&segment_path(1), OpenMode::Write).unwrap();
+        let whole = file.size().unwrap();
+        file.set_size(size).unwrap();
+        let log = open(&disk).unwrap();
+        assert_eq!(log.stats().cut_at_open, Some(size));
+        let last = log.group_state(1).last.unwrap().index;
+        assert_eq!(last, if size < 12 * BLOCK { 1 } else { 4 });
+        assert_eq!(log.read(1, 0..last + 1, usize::MAX).unwrap().len() as u64, last + 1);
+        drop(log);
+        assert_eq!(file.size().unwrap(), whole, "it has its size back");
+        assert_eq!(open(&disk).unwrap().stats().cut_at_open, None);
+    }
+}
+
+#[test]
+fn a_sealed_file_that_was_cut_is_refused() {
+    let disk = with_segments();
+    disk.open(&segment_path(1), OpenMode::Write).unwrap().set_size(4 * BLOCK).unwrap();
     match open(&disk).unwrap_err() {
         LogOpenError::Corrupt { offset, .. } => assert_eq!(offset, 4 * BLOCK),
         other => panic!("{other}"),
