@@ -16,7 +16,7 @@ pub const FRAME_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub const PAYLOAD_BYTES_MAX: usize = ENTRY_BYTES_MAX;
 /// Bytes of a vote.
 pub const VOTE_BYTES_MAX: usize = 256;
-/// Groups that one log can hold; fewer if segments are small, see [`groups_max`].
+/// Groups that one log can hold; fewer if segments are small, see `groups_max`.
 pub const GROUPS_MAX: usize = 8_192;
 /// Bytes of one group in a segment header at most.
 pub const GROUP_STATE_BYTES_MAX: usize =
