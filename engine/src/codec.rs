@@ -53,6 +53,9 @@ pub enum DecodeError {
     },
 }
 
+/// Bytes of the longest varint.
+pub(crate) const VARINT_BYTES_MAX: usize = 10;
+
 /// Walks over bytes; slices it gives out share their memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
@@ -114,6 +117,41 @@ impl Reader {
         Ok(count)
     }
 
+    /// A number in groups of 7 bits, lowest first; only its shortest form is taken.
+    pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
+        let at = self.at;
+        let mut value = 0_u64;
+        for shift in (0..VARINT_BYTES_MAX as u32).map(|byte| byte * 7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7F);
+            // The tenth byte has room for one bit only, and no number ends with an empty byte.
+            if (bits << shift) >> shift != bits || (byte == 0 && shift > 0) {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(DecodeError::Range { what: "number", at })
+    }
+
+    /// A varint of at most 16 bits.
+    pub(crate) fn varint16(&mut self, what: &'static str) -> Result<u16, DecodeError> {
+        let value = self.varint()?;
+        u16::try_from(value).map_err(|_| DecodeError::Range { what, at: self.at })
+    }
+
+    /// A varint that counts things of at least `each` bytes that must follow.
+    pub(crate) fn varcount(&mut self, each: usize) -> Result<usize, DecodeError> {
+        let at = self.at;
+        let count = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
+        if count.saturating_mul(each.max(1)) > self.left() {
+            return Err(DecodeError::CutOff { at });
+        }
+        Ok(count)
+    }
+
     /// `len` bytes, sharing memory with the input.
     pub(crate) fn bytes(&mut self, len: usize) -> Result<Bytes, DecodeError> {
         let range = self.advance(len)?;
@@ -158,6 +196,21 @@ impl Reader {
     }
 }
 
+/// Appends a number in groups of 7 bits, lowest first.
+pub(crate) fn put_varint(out: &mut BytesMut, mut value: u64) {
+    while value >= 0x80 {
+        out.put_u8((value & 0x7F) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}
+
+/// Bytes that [`put_varint`] appends: 1 to 10.
+pub(crate) const fn varint_len(value: u64) -> usize {
+    let bits = u64::BITS - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
 /// Appends a length of 8 bits and the bytes; longer ones are a bug of the caller, who validates.
 pub(crate) fn put_short(out: &mut BytesMut, bytes: &[u8]) {
     debug_assert!(bytes.len() <= usize::from(u8::MAX));
@@ -178,4 +231,36 @@ pub(crate) fn put_medium(out: &mut BytesMut, bytes: &[u8]) {
 pub(crate) fn put_count(out: &mut BytesMut, count: usize) {
     debug_assert!(u32::try_from(count).is_ok());
     out.put_u32_le(u32::try_from(count).unwrap_or(u32::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_varint_reads_back_and_is_as_long_as_said(value: u64, shift in 0_u32..64) {
+            let value = value >> shift;
+            let mut out = BytesMut::new();
+            put_varint(&mut out, value);
+            prop_assert_eq!(out.len(), varint_len(value));
+            let mut reader = Reader::new(out.freeze());
+            prop_assert_eq!(reader.varint(), Ok(value));
+            prop_assert_eq!(reader.left(), 0);
+        }
+    }
+
+    #[test]
+    fn a_number_has_one_form() {
+        for long in [&[0x80, 0][..], &[0xFF, 0], &[0xFF; 10], &[0x80; 11]] {
+            assert!(Reader::new(Bytes::copy_from_slice(long)).varint().is_err(), "{long:?}");
+        }
+        let mut tenth = [0xFF; 10];
+        tenth[9] = 1;
+        assert_eq!(Reader::new(Bytes::copy_from_slice(&tenth)).varint(), Ok(u64::MAX));
+        tenth[9] = 2;
+        assert!(Reader::new(Bytes::copy_from_slice(&tenth)).varint().is_err());
+    }
 }

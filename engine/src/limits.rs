@@ -30,11 +30,11 @@ pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 pub const ACK_SEQS_MAX: usize = 1_024;
 
 /// A message record: kind, id, sender and body (see [`crate::command::mailbox`]).
-pub const RECORD_HEAD_BYTES_MAX: usize = 1 + MESSAGE_ID_BYTES + 2 + 1 + USER_BYTES_MAX;
+pub const RECORD_HEAD_BYTES_MAX: usize = 1 + MESSAGE_ID_BYTES + 3 + 1 + USER_BYTES_MAX;
 /// The same with its body.
 pub const RECORD_BYTES_MAX: usize = RECORD_HEAD_BYTES_MAX + BODY_BYTES_MAX;
 /// The largest encoded command: an enqueue with a full body, or an ack with all its seqs.
-pub const COMMAND_BYTES_MAX: usize = RECORD_BYTES_MAX + 1 + 2 + 1 + USER_BYTES_MAX + 8 + 4;
+pub const COMMAND_BYTES_MAX: usize = RECORD_BYTES_MAX + 1 + 3 + 1 + USER_BYTES_MAX + 10 + 3;
 
 /// Messages of content in one mailbox, by default.
 pub const MAILBOX_MESSAGES_MAX: u32 = 10_000;
@@ -104,7 +104,7 @@ pub const REPLAY_READ_BYTES: usize = 4 * 1024 * 1024;
 const _: () = {
     assert!(COMMAND_BYTES_MAX + crate::command::ENTRY_HEAD_BYTES <= ENTRY_BYTES_MAX);
     assert!(ENTRY_COMMANDS_MAX <= u16::MAX as usize);
-    assert!(ACK_SEQS_MAX * 8 + 256 <= COMMAND_BYTES_MAX);
+    assert!(ACK_SEQS_MAX * 10 + 256 <= COMMAND_BYTES_MAX);
     // The index of a message keeps its ttl and its offset within an entry in 32 bits.
     assert!(TTL_MS_MAX <= u32::MAX as u64);
     assert!(ENTRY_BYTES_MAX <= u32::MAX as usize);

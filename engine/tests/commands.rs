@@ -87,7 +87,9 @@ proptest! {
     fn an_entry_reads_back_as_it_was_written(commands in proptest::collection::vec(command(), 1..20)) {
         let mut builder = EntryBuilder::new(1_700_000_000_000);
         for command in &commands {
+            let before = builder.bytes();
             builder.push(command).expect("fits");
+            prop_assert_eq!(builder.bytes() - before, command.encoded_len());
         }
         prop_assert_eq!(read(builder.finish()), commands);
     }
@@ -152,29 +154,29 @@ fn version_one_is_these_bytes() {
         "0403020100000000",
         "0400",
         "10",
-        "0200",
+        "02",
         "03626f62",
         "03000000",
         "0400000000000000",
         "0500000000000000",
         "010074",
         "20",
-        "0000",
+        "00",
         "03626f62",
-        "0600000000000000",
-        "18000000",
+        "06",
+        "17",
         "01",
         "abababababababababababababababab",
-        "0100",
+        "01",
         "02616c",
         "6869",
         "21",
-        "0200",
+        "02",
         "03626f62",
-        "0700000000000000",
-        "0800000000000000",
-        "01000000",
-        "0900000000000000",
+        "07",
+        "08",
+        "01",
+        "09",
         "03",
     );
     assert_eq!(hex, golden);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{Command, Enqueue, RegisterGateway};
 use crate::{
+    codec::varint_len,
     device::{DeviceId, is_valid_user},
     limits::{
         ACK_SEQS_MAX, ADDRESS_BYTES_MAX, BODY_BYTES_MAX, MESSAGE_ID_BYTES, NAME_BYTES_MAX,
@@ -52,7 +53,8 @@ impl Command {
     pub fn encoded_len(&self) -> usize {
         const TAG: usize = 1;
         const RULES: usize = 4 + 8 + 2 + 8 + 8 + 8 + 4;
-        let device_len = |id: &DeviceId| 2 + 1 + id.user.len();
+        let number_len = |number: u16| varint_len(u64::from(number));
+        let device_len = |id: &DeviceId| number_len(id.device) + 1 + id.user.len();
         TAG + match self {
             Self::Init(_) => 1 + 16 + RULES,
             Self::SetRules(_) => RULES,
@@ -62,9 +64,14 @@ impl Command {
             Self::Sweep(_) => 4 + 8 + 4 + 4,
             Self::Enqueue(c) => {
                 let record = 1 + MESSAGE_ID_BYTES + device_len(&c.from) + c.body.len();
-                2 + 1 + c.to_user.len() + 8 + 4 + record
+                let lens = varint_len(c.ttl_ms) + varint_len(record as u64);
+                number_len(c.to_device) + 1 + c.to_user.len() + lens + record
             }
-            Self::Ack(c) => device_len(&c.device) + 8 + 8 + 4 + c.seqs.len() * 8,
+            Self::Ack(c) => {
+                let seqs = c.seqs.iter().map(|seq| varint_len(*seq)).sum::<usize>();
+                let floor = varint_len(c.epoch) + varint_len(c.up_to_seq);
+                device_len(&c.device) + floor + varint_len(c.seqs.len() as u64) + seqs
+            }
             Self::Purge(c) => device_len(&c.device) + 2 + c.reason.len(),
             Self::Tick => 0,
             Self::InitCluster(_) => 16 + 4 + 1,

@@ -6,8 +6,8 @@
 //! ```text
 //! byte 0       kind: 0 content, 1 receipt
 //! bytes 1-16   message id
-//! bytes 17-18  sender's device
-//! byte 19      length of the sender's user id, u
+//! then         sender's device, a varint
+//! then u8      length of the sender's user id, u
 //! then u       sender's user id
 //! to the end   body
 //! ```
@@ -18,7 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::session::{get_device, get_user, put_device};
 use crate::{
-    codec::{DecodeError, Reader, put_count, put_medium, put_short},
+    codec::{DecodeError, Reader, put_medium, put_short, put_varint, varint_len},
     device::DeviceId,
     limits::{ACK_SEQS_MAX, MESSAGE_ID_BYTES, REASON_BYTES_MAX, RECORD_BYTES_MAX},
 };
@@ -137,7 +137,7 @@ impl RecordHead {
     }
 
     fn encoded_len(&self) -> usize {
-        1 + MESSAGE_ID_BYTES + 2 + 1 + self.from.user.len()
+        1 + MESSAGE_ID_BYTES + varint_len(u64::from(self.from.device)) + 1 + self.from.user.len()
     }
 }
 
@@ -145,19 +145,19 @@ impl Enqueue {
     pub(super) fn encode(&self, out: &mut BytesMut) {
         let head =
             RecordHead { kind: self.kind, message_id: self.message_id, from: self.from.clone() };
-        out.put_u16_le(self.to_device);
+        put_varint(out, u64::from(self.to_device));
         put_short(out, &self.to_user);
-        out.put_u64_le(self.ttl_ms);
-        put_count(out, head.encoded_len().saturating_add(self.body.len()));
+        put_varint(out, self.ttl_ms);
+        put_varint(out, head.encoded_len().saturating_add(self.body.len()) as u64);
         head.encode(out);
         out.put_slice(&self.body);
     }
 
     pub(super) fn decode(reader: &mut Reader) -> Result<(Self, RecordRef), DecodeError> {
-        let to_device = reader.u16()?;
+        let to_device = reader.varint16("device")?;
         let to_user = get_user(reader)?;
-        let ttl_ms = reader.u64()?;
-        let len = reader.count(1)?;
+        let ttl_ms = reader.varint()?;
+        let len = reader.varcount(1)?;
         let offset = reader.at();
         let range = DecodeError::Range { what: "message record", at: offset };
         if len > RECORD_BYTES_MAX {
@@ -178,23 +178,23 @@ impl Enqueue {
 impl Ack {
     pub(super) fn encode(&self, out: &mut BytesMut) {
         put_device(out, &self.device);
-        out.put_u64_le(self.epoch);
-        out.put_u64_le(self.up_to_seq);
-        put_count(out, self.seqs.len());
+        put_varint(out, self.epoch);
+        put_varint(out, self.up_to_seq);
+        put_varint(out, self.seqs.len() as u64);
         for seq in &self.seqs {
-            out.put_u64_le(*seq);
+            put_varint(out, *seq);
         }
     }
 
     pub(super) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         let device = get_device(reader)?;
-        let epoch = reader.u64()?;
-        let up_to_seq = reader.u64()?;
-        let count = reader.count(8)?;
+        let epoch = reader.varint()?;
+        let up_to_seq = reader.varint()?;
+        let count = reader.varcount(1)?;
         if count > ACK_SEQS_MAX {
             return Err(DecodeError::Range { what: "number of seqs", at: reader.at() });
         }
-        let seqs = (0..count).map(|_| reader.u64()).collect::<Result<_, _>>()?;
+        let seqs = (0..count).map(|_| reader.varint()).collect::<Result<_, _>>()?;
         Ok(Self { device, epoch, up_to_seq, seqs })
     }
 }

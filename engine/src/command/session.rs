@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    codec::{DecodeError, Reader, put_medium, put_short},
+    codec::{DecodeError, Reader, put_medium, put_short, put_varint},
     device::DeviceId,
     limits::{PUSH_TOKEN_BYTES_MAX, USER_BYTES_MAX},
 };
@@ -54,7 +54,7 @@ pub struct Sweep {
 }
 
 pub(super) fn put_device(out: &mut BytesMut, device: &DeviceId) {
-    out.put_u16_le(device.device);
+    put_varint(out, u64::from(device.device));
     put_short(out, &device.user);
 }
 
@@ -67,7 +67,7 @@ pub(super) fn get_user(reader: &mut Reader) -> Result<Bytes, DecodeError> {
 }
 
 pub(super) fn get_device(reader: &mut Reader) -> Result<DeviceId, DecodeError> {
-    let device = reader.u16()?;
+    let device = reader.varint16("device")?;
     Ok(DeviceId { user: get_user(reader)?, device })
 }
 

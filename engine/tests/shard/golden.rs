@@ -44,14 +44,24 @@ fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| byte(pair).expect("hexadecimal")).collect()
 }
 
+fn golden(name: &str, content: &[u8], expected: &str) {
+    if std::env::var_os("SWITCHBOARD_GOLDEN_WRITE").is_some() {
+        let path = format!("{}/tests/shard/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(path, hex(content)).expect("golden");
+    } else {
+        assert_eq!(hex(content), expected, "{name}");
+    }
+}
+
 #[test]
 fn a_checkpoint_and_its_old_file_are_these_bytes() {
     let replica = sample();
     let at = replica.shard.checkpoint().expect("checkpoint");
     let content = |path: String| replica.files.content(Path::new(&path)).expect("the file");
     let checkpoint = content(format!("/data/checkpoints/{GROUP}-{:016x}.ckpt", at.index));
-    assert_eq!(hex(&checkpoint), CHECKPOINT);
-    assert_eq!(hex(&content(format!("/data/bodies/{GROUP}/{:010}.old", 1))), OLD);
+    golden("checkpoint-v1.hex", &checkpoint, CHECKPOINT);
+    let old = content(format!("/data/bodies/{GROUP}/{:010}.old", 1));
+    golden("old-v1.hex", &old, OLD);
 }
 
 #[test]
@@ -59,7 +69,7 @@ fn an_export_is_these_bytes_and_they_are_taken() {
     let replica = sample();
     let mut export = Vec::new();
     replica.shard.export(&mut export).expect("export");
-    assert_eq!(hex(&export), EXPORT);
+    golden("export-v1.hex", &export, EXPORT);
     let other = Replica::new(2, ShardOptions::default());
     let header = Shard::read_export_header(&mut &bytes(EXPORT)[..]).expect("header");
     assert_eq!(header.at, replica.shard.applied());
@@ -82,7 +92,7 @@ fn an_export_of_the_meta_group_is_these_bytes() {
     driver.one(&[&replica], Command::RegisterGateway(gateway));
     let mut export = Vec::new();
     replica.shard.export(&mut export).expect("export");
-    assert_eq!(hex(&export), META);
+    golden("export-meta-v1.hex", &export, META);
     let other = Replica::of_group(4, META_GROUP);
     other.shard.import(&mut &bytes(META)[..]).expect("import");
     assert_eq!(other.shard.state_hash(), replica.shard.state_hash());
