@@ -19,7 +19,7 @@
 //! Invariant: the files that the newest durable checkpoint names exist, whole.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -166,10 +166,10 @@ impl OldFiles {
     }
 
     /// Removes every file that is not in `live`.
-    pub(crate) fn retain(&self, live: &BTreeSet<u32>) -> Result<(), BodyError> {
+    pub(crate) fn retain(&self, live: &BTreeMap<u32, u64>) -> Result<(), BodyError> {
         let mut removed = false;
         for number in numbers(&*self.files, &self.dir)? {
-            if live.contains(&number) {
+            if live.contains_key(&number) {
                 continue;
             }
             let path = self.path(number);

@@ -24,11 +24,11 @@ use crate::{
     DecodeError, GroupId, LogId,
     codec::Reader,
     fs::{FileHandle, Files, OpenMode},
-    limits::{OLD_WRITE_BYTES, USERS_SECTION_BYTES},
+    limits::OLD_WRITE_BYTES,
     sections::{Envelope, SectionError, SectionReader, SectionWriter},
     state::{
-        Dedup, Header, Image, Message, MetaState, Place, State, User, decode_dedup, decode_meta,
-        decode_users, encode_dedup, encode_meta, encode_user,
+        Dedup, Header, MetaState, Snapshot, State, User, decode_dedup, decode_meta, decode_users,
+        encode_dedup, encode_meta,
     },
 };
 
@@ -104,31 +104,28 @@ impl Checkpoints {
         Ok(indexes)
     }
 
-    /// Writes a checkpoint; it is durable when this returns.
-    pub(crate) fn write(
+    /// Writes a checkpoint out of the sections that `content` writes; it is durable when this returns,
+    /// and what it names must be when `content` does.
+    pub(crate) fn write<T, E: From<io::Error>>(
         &self,
-        image: &Image,
         index: u64,
-        place_of: &dyn Fn(&Message) -> Place,
-    ) -> io::Result<()> {
+        content: impl FnOnce(&mut SectionWriter<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let temporary = self.dir.join(format!("{}{TEMPORARY}", self.group));
         match self.files.remove(&temporary) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
             _ => {}
         }
         let handle = self.files.open(&temporary, OpenMode::CreateNew)?;
-        {
-            let sequential = Sequential { handle: handle.clone(), at: 0 };
-            let mut out = BufWriter::with_capacity(OLD_WRITE_BYTES, sequential);
-            let mut sections = SectionWriter::new(&mut out, ENVELOPE)?;
-            write_header(&mut sections, &image.header)?;
-            write_users(&mut sections, image, place_of)?;
-            write_rest(&mut sections, image)?;
-            sections.finish()?;
-        }
+        let sequential = Sequential { handle: handle.clone(), at: 0 };
+        let mut out = BufWriter::with_capacity(OLD_WRITE_BYTES, sequential);
+        let mut sections = SectionWriter::new(&mut out, ENVELOPE)?;
+        let written = content(&mut sections)?;
+        sections.finish()?;
         handle.sync_data()?;
         self.files.rename(&temporary, &self.path(index))?;
-        self.files.sync_dir(&self.dir)
+        self.files.sync_dir(&self.dir)?;
+        Ok(written)
     }
 
     /// Loads a checkpoint.
@@ -222,33 +219,14 @@ pub(crate) fn write_header(sections: &mut SectionWriter<'_>, header: &Header) ->
     sections.section(HEADER, &bytes)
 }
 
-fn write_users(
-    sections: &mut SectionWriter<'_>,
-    image: &Image,
-    place_of: &dyn Fn(&Message) -> Place,
-) -> io::Result<()> {
-    let mut bytes = BytesMut::new();
-    for (name, user) in image.buckets.iter().flat_map(|bucket| bucket.iter()) {
-        let before = bytes.len();
-        encode_user(&mut bytes, name, user, Some(place_of));
-        // A section holds whole users; one that would grow too large ends before the last of them.
-        if before > 0 && bytes.len() > USERS_SECTION_BYTES {
-            let last = bytes.split_off(before);
-            sections.section(USERS, &bytes)?;
-            bytes = last;
-        }
-    }
-    if bytes.is_empty() { Ok(()) } else { sections.section(USERS, &bytes) }
-}
-
 /// Writes the sections that follow the users.
-pub(crate) fn write_rest(sections: &mut SectionWriter<'_>, image: &Image) -> io::Result<()> {
+pub(crate) fn write_rest(sections: &mut SectionWriter<'_>, snapshot: &Snapshot) -> io::Result<()> {
     let mut bytes = BytesMut::new();
-    encode_dedup(&mut bytes, &image.dedup);
+    encode_dedup(&mut bytes, &snapshot.dedup);
     sections.split(DEDUP, &bytes)?;
-    if *image.meta != MetaState::default() {
+    if *snapshot.meta != MetaState::default() {
         bytes.clear();
-        encode_meta(&mut bytes, &image.meta);
+        encode_meta(&mut bytes, &snapshot.meta);
         sections.section(META, &bytes)?;
     }
     Ok(())

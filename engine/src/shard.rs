@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   apply ──▶ State ◀── locate, fetch, stat            one writer, many readers
-//!               │ image
+//!               │ snapshot
 //!   checkpoint ─┴─▶ old files (bodies that still wait) ─▶ checkpoint file ─▶ mark in the log
 //! ```
 //! A shard is opened from its newest checkpoint and the committed entries after it. A body is read
@@ -17,6 +17,7 @@ mod checkpointing;
 mod error;
 mod export;
 mod fetch;
+mod pass;
 
 use std::{path::Path, sync::Arc};
 
@@ -29,6 +30,8 @@ pub use error::{
 pub use export::ExportHeader;
 pub use fetch::{Page, StoredMessage};
 
+use pass::{Live, live_of};
+
 use crate::{
     ApplyError, CheckpointMeta, DeviceId, EntryPayload, GroupId, Located, LogId, MailboxStat,
     MetaState, Reply, Rules, ShardStats,
@@ -37,7 +40,7 @@ use crate::{
     fs::Files,
     limits::REPLAY_READ_BYTES,
     log::Log,
-    state::{Header, State},
+    state::{Header, Snapshot, State},
 };
 
 /// Options of a shard.
@@ -57,8 +60,10 @@ pub struct Shard {
     /// Replaced as a whole by an import; otherwise locked for a clone.
     state: RwLock<Arc<State>>,
     old: OldFiles,
+    /// What is live in old files, as the newest checkpoint counted it. A lock, for who holds `writing`.
+    live: Mutex<Live>,
     checkpoints: Checkpoints,
-    /// Keeps `apply` out while an image is taken, and a second writer out of `apply`.
+    /// Keeps `apply` out while a snapshot begins, and a second writer out of `apply`.
     applying: Mutex<()>,
     /// Keeps checkpoints and imports out of each other's way.
     writing: Mutex<()>,
@@ -102,13 +107,15 @@ impl Shard {
             options,
             state: RwLock::new(Arc::new(state)),
             old,
+            live: Mutex::default(),
             checkpoints,
             applying: Mutex::new(()),
             writing: Mutex::new(()),
             checkpoint: RwLock::new(meta),
         };
         // What a checkpoint that did not finish has left behind.
-        shard.remove_unused(newest).map_err(directory)?;
+        let live = live_of(&shard.state());
+        shard.remove_unused(newest, live).map_err(directory)?;
         shard.replay()?;
         Ok(shard)
     }
@@ -231,8 +238,8 @@ impl Shard {
     /// replica at the same log id.
     #[must_use]
     pub fn state_hash(&self) -> (LogId, u128) {
-        let image = self.image();
-        (image.header.applied.unwrap_or_default(), image.hash())
+        let snapshot = self.snapshot();
+        (snapshot.header.applied.unwrap_or_default(), snapshot.hash())
     }
 
     /// What is known of the newest durable checkpoint.
@@ -241,8 +248,8 @@ impl Shard {
         self.checkpoint.read().clone()
     }
 
-    fn image(&self) -> crate::state::Image {
+    fn snapshot(&self) -> Snapshot {
         let _no_writer = self.applying.lock();
-        self.state().image()
+        Snapshot::of(&self.state())
     }
 }

@@ -6,14 +6,14 @@
 //!          ▼                                             ▼
 //!      apply ──▶ header │ users (1,024 buckets, a lock each) │ dedup │ meta ◀── query
 //!                                │
-//!                                └─▶ image: the same buckets, shared until they change
+//!                                └─▶ snapshot: the users as of one entry, bucket by bucket
 //! ```
 //!
 //! `apply` is a pure function of the state and the entry: no clock, no randomness, no file, no
 //! iteration in an order that could differ. It is called by one thread at a time; readers see each
-//! command whole or not at all. An [`Image`] is the state at one entry, taken in microseconds because it
-//! shares the buckets; the first change to a shared bucket copies it. Checkpoints, exports and the state
-//! hash work on images while `apply` goes on.
+//! command whole or not at all. A [`Snapshot`] is the state at one entry: it begins in microseconds, and
+//! from then on the writer keeps what it changes before it is visited. Checkpoints, exports and the state
+//! hash work on snapshots while `apply` goes on.
 //!
 //! Here is no body of any message: only where it lies.
 
@@ -23,24 +23,25 @@ mod encode;
 mod expiry;
 mod hash;
 mod header;
-mod image;
 mod mailbox;
 mod map;
 mod message;
 mod meta;
 mod query;
+mod restore;
+mod snapshot;
 mod user;
 
 pub use apply::ApplyError;
 pub(crate) use dedup::Dedup;
 pub(crate) use encode::{
-    decode_dedup, decode_meta, decode_users, encode_dedup, encode_meta, encode_user,
+    decode_dedup, decode_meta, decode_users, encode_dedup, encode_meta, encode_user, put_place,
 };
 pub(crate) use header::Header;
-pub(crate) use image::Image;
 pub(crate) use message::{Message, Place};
 pub use meta::{ClusterInfo, GatewayInfo, MetaState, NodeInfo};
 pub use query::{Located, MailboxStat, ShardStats};
+pub(crate) use snapshot::Snapshot;
 pub(crate) use user::User;
 
 use std::sync::Arc;
@@ -55,7 +56,7 @@ pub(crate) struct State {
     /// Small values that every read may want. A lock, because a reader needs them as of one moment.
     header: RwLock<Header>,
     users: UserMap,
-    /// Touched by `apply` and by images only, so the lock is never waited for while reading.
+    /// Touched by `apply` and by snapshots only, so the lock is never waited for while reading.
     dedup: Mutex<Dedup>,
     /// Replaced as a whole on each change, which is rare.
     meta: RwLock<Arc<MetaState>>,

@@ -118,7 +118,7 @@ pub enum CheckpointError {
     Bodies(#[from] BodyError),
     /// The checkpoint's file cannot be written.
     #[error("the checkpoint cannot be written: {0}")]
-    Write(#[source] io::Error),
+    Write(#[from] io::Error),
     /// The log refused the mark.
     #[error(transparent)]
     Log(#[from] AppendError),

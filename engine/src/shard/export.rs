@@ -10,22 +10,21 @@
 //! ```
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io::{Read, Write},
     sync::Arc,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{CheckpointError, ExportError, ImportError, Shard};
+use super::{CheckpointError, ExportError, ImportError, Shard, pass::Passed};
 use crate::{
     CheckpointMeta, DecodeError, LogId,
     checkpoint::{HEADER, LoadError, Loading, USERS, write_header, write_rest},
     codec::Reader,
-    limits::{OLD_WRITE_BYTES, USERS_SECTION_BYTES},
-    log::Record,
+    limits::{OLD_WRITE_BYTES, USER_BUCKETS, USERS_SECTION_BYTES},
     sections::{Envelope, SectionReader, SectionWriter},
-    state::{Header, Message, User, decode_users, encode_user},
+    state::{Header, Message, Snapshot, User, decode_users, encode_user},
 };
 
 const RECORDS: u8 = 5;
@@ -46,28 +45,18 @@ impl Shard {
     /// # Errors
     /// See [`ExportError`]; what was written is not whole then, and no import takes it.
     pub fn export(&self, out: &mut dyn Write) -> Result<(), ExportError> {
-        // A checkpoint could take a young body of the image away.
+        // A checkpoint could take a young body of the snapshot away.
         let _no_checkpoint = self.writing.lock();
-        let image = self.image();
+        let snapshot = self.snapshot();
         let mut sections = SectionWriter::new(out, ENVELOPE)?;
-        write_header(&mut sections, &image.header)?;
-        let now_ms = image.header.log_time_ms;
-        let mut users = BytesMut::new();
-        let mut waiting = Vec::new();
-        for (name, user) in image.buckets.iter().flat_map(|bucket| bucket.iter()) {
-            encode_user(&mut users, name, user, None);
-            let messages = user.devices().iter().flat_map(|device| device.mailbox.iter());
-            waiting.extend(messages.filter(|m| !m.is_expired(now_ms)).copied());
-            if users.len() >= USERS_SECTION_BYTES {
-                sections.section(USERS, &users.split())?;
-                self.write_records(&mut sections, &std::mem::take(&mut waiting))?;
+        write_header(&mut sections, &snapshot.header)?;
+        for bucket in 0..USER_BUCKETS {
+            for Part { users, waiting } in parts_of(&snapshot, bucket) {
+                sections.section(USERS, &users)?;
+                self.write_records(&mut sections, &waiting)?;
             }
         }
-        if !users.is_empty() {
-            sections.section(USERS, &users)?;
-            self.write_records(&mut sections, &waiting)?;
-        }
-        write_rest(&mut sections, &image)?;
+        write_rest(&mut sections, &snapshot)?;
         Ok(sections.finish()?)
     }
 
@@ -152,23 +141,45 @@ impl Shard {
 
     /// Makes an imported state durable, then swaps it in.
     fn adopt(&self, state: crate::state::State) -> Result<(), ImportError> {
-        let image = state.image();
-        let at = image.header.applied.ok_or(CheckpointError::Empty)?;
-        let written = self.checkpoints.write(&image, at.index, &Message::place);
-        written.map_err(CheckpointError::Write)?;
-        let mark = Record::Checkpoint { group: self.group, at };
-        self.log.append_wait(vec![mark]).map_err(CheckpointError::from)?;
-        let membership = image.header.membership.clone();
+        let state = Arc::new(state);
+        let snapshot = Snapshot::of(&state);
+        let at = snapshot.header.applied.ok_or(CheckpointError::Empty)?;
+        let Passed { live, .. } = self.write_checkpoint(&snapshot, at, BTreeSet::new())?;
+        let membership = snapshot.header.membership.clone();
+        drop(snapshot);
         {
             let _no_writer = self.applying.lock();
-            *self.state.write() = Arc::new(state);
+            *self.state.write() = state;
             *self.checkpoint.write() = Some(CheckpointMeta { at, membership });
         }
-        self.checkpoints.remove_below(at.index).map_err(CheckpointError::Write)?;
-        drop(image);
-        self.remove_unused(Some(at.index)).map_err(CheckpointError::Write)?;
+        self.remove_unused(Some(at.index), live).map_err(CheckpointError::Write)?;
         Ok(())
     }
+}
+
+/// Users of one section, and their messages whose records follow.
+#[derive(Default)]
+struct Part {
+    users: BytesMut,
+    waiting: Vec<Message>,
+}
+
+fn parts_of(snapshot: &Snapshot, bucket: usize) -> Vec<Part> {
+    let now_ms = snapshot.header.log_time_ms;
+    let mut parts = Vec::new();
+    let mut part = Part::default();
+    snapshot.visit(bucket, |name, user| {
+        encode_user(&mut part.users, name, user, None);
+        let messages = user.devices().iter().flat_map(|device| device.mailbox.iter());
+        part.waiting.extend(messages.filter(|m| !m.is_expired(now_ms)).copied());
+        if part.users.len() >= USERS_SECTION_BYTES {
+            parts.push(std::mem::take(&mut part));
+        }
+    });
+    if !part.users.is_empty() {
+        parts.push(part);
+    }
+    parts
 }
 
 fn next_record(reader: &mut Reader) -> Result<Bytes, DecodeError> {

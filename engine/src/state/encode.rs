@@ -14,47 +14,80 @@ use super::{
     user::{Device, SessionRecord, User},
 };
 use crate::{
+    PRIMARY_DEVICE,
     codec::{DecodeError, Reader, put_count, put_medium, put_short},
     command::GatewayKind,
     limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, PUSH_TOKEN_BYTES_MAX},
 };
 
-const HAS_SESSION: u8 = 1;
-const HAS_TOKEN: u8 = 2;
-const OLD: u8 = 1;
-const GONE: u8 = 2;
+const SESSION: u8 = 1;
+const TOKEN: u8 = 2;
+const MESSAGES: u8 = 4;
+/// The time last seen is not that of the session's beginning, so it is written.
+const SEEN: u8 = 8;
+/// Not the primary device alone: a count follows, then number and form of each device.
+const SEVERAL: u8 = 0x80;
 
-/// Appends a user. `place_of` says where a message lies; without it places are left out.
+/// Bytes of a message's place.
+const PLACE_BYTES: usize = 8;
+
+/// Told of each message that was appended, and where its place stands.
+pub(crate) type Placed<'a> = &'a mut dyn FnMut(&Message, usize);
+
+/// Appends a user. With `placed`, messages have their places, as they are: the caller puts right those
+/// that have no meaning on disk (see [`put_place`]).
 pub(crate) fn encode_user(
     out: &mut BytesMut,
     name: &[u8],
     user: &User,
-    place_of: Option<&dyn Fn(&Message) -> Place>,
+    mut placed: Option<Placed<'_>>,
 ) {
     put_short(out, name);
+    if let [device] = user.devices()
+        && device.number == PRIMARY_DEVICE
+    {
+        return encode_device(out, device, &mut placed);
+    }
+    out.put_u8(SEVERAL);
     put_count(out, user.devices().len());
     for device in user.devices() {
         out.put_u16_le(device.number);
-        let session = if device.session.is_some() { HAS_SESSION } else { 0 };
-        let token = if device.push_token.is_some() { HAS_TOKEN } else { 0 };
-        out.put_u8(session | token);
+        encode_device(out, device, &mut placed);
+    }
+}
+
+fn encode_device(out: &mut BytesMut, device: &Device, placed: &mut Option<Placed<'_>>) {
+    let begun_ms = device.session.map(|session| session.connected_at_ms);
+    let has_seen = begun_ms != Some(device.last_seen_ms);
+    let flag = |has: bool, flag: u8| if has { flag } else { 0 };
+    out.put_u8(
+        flag(device.session.is_some(), SESSION)
+            | flag(device.push_token.is_some(), TOKEN)
+            | flag(!device.mailbox.is_empty(), MESSAGES)
+            | flag(has_seen, SEEN),
+    );
+    if let Some(session) = &device.session {
+        out.put_u64_le(session.epoch);
+        out.put_u64_le(session.connection_id);
+        out.put_u64_le(session.connected_at_ms);
+        out.put_u64_le(session.incarnation);
+        out.put_u32_le(session.gateway_id);
+    }
+    if has_seen {
         out.put_u64_le(device.last_seen_ms);
-        if let Some(session) = &device.session {
-            out.put_u32_le(session.gateway_id);
-            out.put_u64_le(session.incarnation);
-            out.put_u64_le(session.connection_id);
-            out.put_u64_le(session.epoch);
-            out.put_u64_le(session.connected_at_ms);
-        }
-        if let Some(token) = &device.push_token {
-            put_medium(out, token);
-        }
-        put_count(out, device.mailbox.iter().count());
-        for message in device.mailbox.iter() {
-            encode_message(out, message);
-            if let Some(place_of) = place_of {
-                encode_place(out, place_of(message));
-            }
+    }
+    if let Some(token) = &device.push_token {
+        put_medium(out, token);
+    }
+    if device.mailbox.is_empty() {
+        return;
+    }
+    put_count(out, device.mailbox.len());
+    for message in device.mailbox.iter() {
+        encode_message(out, message);
+        if let Some(placed) = placed {
+            placed(message, out.len());
+            encode_place(out, message.place());
         }
     }
 }
@@ -68,15 +101,23 @@ fn encode_message(out: &mut BytesMut, message: &Message) {
     out.put_u32_le(message.shape());
 }
 
-/// A young place has no form on disk: a checkpoint moves what is young.
 fn encode_place(out: &mut BytesMut, place: Place) {
-    debug_assert!(!matches!(place, Place::Young { .. }));
-    if let Place::Old { file, offset } = place {
-        out.put_u8(OLD);
-        out.put_u32_le(file);
-        out.put_u32_le(offset);
-    } else {
-        out.put_u8(GONE);
+    let (file, offset) = match place {
+        // A young place has no form on disk: a checkpoint moves what is young.
+        Place::Young { .. } => (0, 0),
+        Place::Old { file, offset } => (file, offset),
+        Place::Gone => (u32::MAX, 0),
+    };
+    out.put_u32_le(file);
+    out.put_u32_le(offset);
+}
+
+/// Writes the place of the message of which [`encode_user`] said that it stands `at` there.
+pub(crate) fn put_place(bytes: &mut BytesMut, at: usize, place: Place) {
+    let mut encoded = BytesMut::with_capacity(PLACE_BYTES);
+    encode_place(&mut encoded, place);
+    if let Some(bytes) = bytes.get_mut(at..at + PLACE_BYTES) {
+        bytes.copy_from_slice(&encoded);
     }
 }
 
@@ -96,38 +137,54 @@ pub(crate) fn decode_users(
 fn decode_user(reader: &mut Reader, with_places: bool) -> Result<(Bytes, User), DecodeError> {
     // A copy, so that a user does not keep the whole chunk that it was read from.
     let name = Bytes::copy_from_slice(&reader.short()?);
-    let count = reader.count(2 + 1 + 8 + 4)?;
     let mut devices = SmallVec::new();
-    for _ in 0..count {
-        devices.push(decode_device(reader, with_places)?);
+    let form = reader.u8()?;
+    if form == SEVERAL {
+        for _ in 0..reader.count(2 + 1)? {
+            let number = reader.u16()?;
+            let form = reader.u8()?;
+            devices.push(decode_device(reader, number, form, with_places)?);
+        }
+    } else {
+        devices.push(decode_device(reader, PRIMARY_DEVICE, form, with_places)?);
     }
     let user = User::from_devices(devices);
     let user = user.ok_or(DecodeError::Range { what: "devices", at: reader.at() })?;
     Ok((name, user))
 }
 
-fn decode_device(reader: &mut Reader, with_places: bool) -> Result<Device, DecodeError> {
-    let mut device = Device::new(reader.u16()?);
-    let at = reader.at();
-    let flags = reader.u8()?;
-    if flags & !(HAS_SESSION | HAS_TOKEN) != 0 {
-        return Err(DecodeError::Tag { what: "flags of a device", tag: flags, at });
+fn decode_device(
+    reader: &mut Reader,
+    number: u16,
+    form: u8,
+    with_places: bool,
+) -> Result<Device, DecodeError> {
+    if form & !(SESSION | TOKEN | MESSAGES | SEEN) != 0 {
+        let at = reader.at().saturating_sub(1);
+        return Err(DecodeError::Tag { what: "form of a device", tag: form, at });
     }
-    device.last_seen_ms = reader.u64()?;
-    if flags & HAS_SESSION != 0 {
-        device.session = Some(SessionRecord {
-            gateway_id: reader.u32()?,
-            incarnation: reader.u64()?,
-            connection_id: reader.u64()?,
+    let mut device = Device::new(number);
+    if form & SESSION != 0 {
+        let session = SessionRecord {
             epoch: reader.u64()?,
+            connection_id: reader.u64()?,
             connected_at_ms: reader.u64()?,
-        });
+            incarnation: reader.u64()?,
+            gateway_id: reader.u32()?,
+        };
+        device.last_seen_ms = session.connected_at_ms;
+        device.session = Some(session);
     }
-    if flags & HAS_TOKEN != 0 {
+    if form & SEEN != 0 {
+        device.last_seen_ms = reader.u64()?;
+    }
+    if form & TOKEN != 0 {
         let token = reader.medium("push token", PUSH_TOKEN_BYTES_MAX)?;
         device.push_token = Some(token.as_ref().into());
     }
-    device.mailbox = decode_mailbox(reader, with_places)?;
+    if form & MESSAGES != 0 {
+        device.mailbox = decode_mailbox(reader, with_places)?;
+    }
     Ok(device)
 }
 
@@ -150,10 +207,10 @@ fn decode_mailbox(reader: &mut Reader, with_places: bool) -> Result<Mailbox, Dec
 
 fn decode_place(reader: &mut Reader) -> Result<Place, DecodeError> {
     let at = reader.at();
-    match reader.u8()? {
-        OLD => Ok(Place::Old { file: reader.u32()?, offset: reader.u32()? }),
-        GONE => Ok(Place::Gone),
-        tag => Err(DecodeError::Tag { what: "place", tag, at }),
+    match (reader.u32()?, reader.u32()?) {
+        (0, _) => Err(DecodeError::Range { what: "place", at }),
+        (u32::MAX, _) => Ok(Place::Gone),
+        (file, offset) => Ok(Place::Old { file, offset }),
     }
 }
 

@@ -5,7 +5,7 @@
 //! into slots of 32 ms, each slot stands for one bucket, and an entry visits the buckets of the slots
 //! that its stamp has passed. Which buckets those are follows from the two stamps alone.
 
-use super::State;
+use super::{State, user::User};
 use crate::limits::{EXPIRY_SLOT_MS, USER_BUCKETS};
 
 impl State {
@@ -15,10 +15,11 @@ impl State {
         let buckets = USER_BUCKETS as u64;
         for slot in to.saturating_sub(buckets).max(from)..to {
             let index = usize::try_from((slot + 1) % buckets).unwrap_or(0);
-            // A bucket where nothing is due would come out unchanged; looking first spares its copy.
+            // Where nothing is due readers are not locked out.
             let is_due = self.users.read_bucket(index, |b| b.next_expiry_ms() <= now_ms);
             if is_due == Some(true) {
-                self.users.write_bucket(index, |_, user| {
+                let concerned = |user: &User| user.next_expiry_ms() <= now_ms;
+                self.users.write_bucket(index, concerned, |_, user| {
                     for device in user.devices_mut() {
                         device.mailbox.drop_expired(now_ms);
                     }

@@ -7,21 +7,22 @@ use bytes::{BufMut, BytesMut};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    Image,
+    Snapshot,
     encode::{encode_dedup, encode_meta, encode_user},
 };
+use crate::limits::USER_BUCKETS;
 
-impl Image {
+impl Snapshot {
     /// The hash of the contents.
     pub(crate) fn hash(&self) -> u128 {
         let mut scratch = BytesMut::new();
         let mut sum = 0_u128;
-        for bucket in &self.buckets {
-            for (name, user) in bucket.iter() {
+        for bucket in 0..USER_BUCKETS {
+            self.visit(bucket, |name, user| {
                 scratch.clear();
                 encode_user(&mut scratch, name, user, None);
                 sum = sum.wrapping_add(xxh3_128(&scratch));
-            }
+            });
         }
         scratch.clear();
         scratch.put_u128_le(sum);

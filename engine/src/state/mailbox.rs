@@ -63,6 +63,10 @@ impl Mailbox {
         Self { queue: VecDeque::with_capacity(messages), ..Self::default() }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -4,21 +4,24 @@
 //! replica must walk them alike. Inside a bucket the order is undefined, so nothing that is replicated
 //! may depend on it.
 //!
-//! A bucket is shared with images by reference count; the first write to a shared one copies it. This
-//! file is all that knows how users are kept: another map can take its place.
+//! Before a user changes, snapshots that are under way are told (see `snapshot`). This file is all that
+//! knows how users are kept: another map can take its place.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use parking_lot::RwLock;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::user::{Totals, User};
+use super::{
+    snapshot::Snapshots,
+    user::{Totals, User},
+};
 use crate::limits::USER_BUCKETS;
 
 /// The users whose hash ends alike.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Bucket {
     users: HashMap<Bytes, User, FixedState>,
     totals: Totals,
@@ -104,7 +107,8 @@ impl Bucket {
 pub(crate) struct UserMap {
     /// A lock per bucket: a reader waits for the writer only in its own bucket, and only while one
     /// command changes it.
-    buckets: Box<[RwLock<Arc<Bucket>>]>,
+    buckets: Box<[RwLock<Bucket>]>,
+    snapshots: Snapshots,
 }
 
 impl UserMap {
@@ -112,33 +116,49 @@ impl UserMap {
     /// to collide.
     pub(crate) fn new(key: &[u8; 16]) -> Self {
         let seed = xxh3_64_with_seed(key, 1);
-        let bucket = |_| RwLock::new(Arc::new(Bucket::new(seed)));
-        Self { buckets: (0..USER_BUCKETS).map(bucket).collect() }
+        let bucket = |_| RwLock::new(Bucket::new(seed));
+        let buckets = (0..USER_BUCKETS).map(bucket).collect();
+        Self { buckets, snapshots: Snapshots::default() }
     }
 
-    fn bucket_of(&self, user: &[u8]) -> &RwLock<Arc<Bucket>> {
+    /// The snapshots of this map that are under way.
+    pub(super) fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
+    fn index_of(user: &[u8]) -> usize {
         // The top bits choose the shard, so the bottom bits choose the bucket.
-        let index = usize::try_from(xxh3_64(user) % USER_BUCKETS as u64).unwrap_or(0);
-        &self.buckets[index]
+        usize::try_from(xxh3_64(user) % USER_BUCKETS as u64).unwrap_or(0)
     }
 
     /// Looks at a user; `None` when there is no record. Keep it short: the writer may wait.
     pub(crate) fn read<R>(&self, user: &[u8], look: impl FnOnce(Option<&User>) -> R) -> R {
-        let bucket = self.bucket_of(user).read();
+        let bucket = self.buckets[Self::index_of(user)].read();
         look(bucket.users.get(user))
     }
 
     /// Changes a user, who is made if there is none and dropped if nothing is left.
     pub(crate) fn write<R>(&self, user: &[u8], change: impl FnOnce(&mut User) -> R) -> R {
-        let mut bucket = self.bucket_of(user).write();
-        Arc::make_mut(&mut bucket).change(user, change)
+        let index = Self::index_of(user);
+        let mut bucket = self.buckets[index].write();
+        self.snapshots.keep(index, user, bucket.users.get(user));
+        bucket.change(user, change)
     }
 
-    /// Changes all users of one bucket.
-    pub(crate) fn write_bucket(&self, index: usize, change: impl FnMut(&Bytes, &mut User)) {
-        if let Some(bucket) = self.buckets.get(index) {
-            Arc::make_mut(&mut bucket.write()).change_all(change);
-        }
+    /// Changes those users of one bucket that are `concerned`; the others are only looked at.
+    pub(crate) fn write_bucket(
+        &self,
+        index: usize,
+        concerned: impl Fn(&User) -> bool,
+        mut change: impl FnMut(&Bytes, &mut User),
+    ) {
+        let Some(bucket) = self.buckets.get(index) else { return };
+        bucket.write().change_all(|name, user| {
+            if concerned(user) {
+                self.snapshots.keep(index, name, Some(user));
+                change(name, user);
+            }
+        });
     }
 
     /// Looks at one bucket.
@@ -148,11 +168,6 @@ impl UserMap {
         look: impl FnOnce(&Bucket) -> R,
     ) -> Option<R> {
         Some(look(&self.buckets.get(index)?.read()))
-    }
-
-    /// All buckets as they are now, shared until they change. The caller keeps the writer out.
-    pub(crate) fn share(&self) -> Vec<Arc<Bucket>> {
-        self.buckets.iter().map(|bucket| Arc::clone(&bucket.read())).collect()
     }
 
     /// Adds a user as a file describes it; false when it is there already.

@@ -99,12 +99,12 @@ impl State {
         };
         let has_any =
             |user: &User| user.devices().iter().any(|d| d.session.as_ref().is_some_and(is_ended));
-        // A bucket without any would come out unchanged; looking first spares its copy.
+        // Most buckets have none, and are not locked against readers.
         if self.users.read_bucket(index, |b| b.iter().any(|(_, u)| has_any(u))) != Some(true) {
             return 0;
         }
         let mut sessions = 0;
-        self.users.write_bucket(index, |_, user| {
+        self.users.write_bucket(index, has_any, |_, user| {
             for device in user.devices_mut() {
                 if device.session.as_ref().is_some_and(is_ended) {
                     device.end_session(context.now_ms);

@@ -1,0 +1,196 @@
+//! One walk over a snapshot that makes a checkpoint of it.
+//!
+//! ```text
+//!   for each bucket:  users ──▶ encoded, the writer kept out of that bucket only
+//!                     bodies that are young, or in files worth rewriting ──▶ old files
+//!                     their new places ──▶ into the encoded users ──▶ the checkpoint's file
+//! ```
+//! What is held in memory is one bucket's users, encoded, and a few bytes for each body that was moved.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::BytesMut;
+use foldhash::fast::FixedState;
+
+use super::{CheckpointError, Shard};
+use crate::{
+    bodies::{Mover, stored_bytes},
+    checkpoint::USERS,
+    limits::{USER_BUCKETS, USERS_SECTION_BYTES},
+    sections::SectionWriter,
+    state::{Message, Place, Snapshot, State, encode_user, put_place},
+};
+
+/// Bytes of old files in which something still waits, by number of the file.
+pub(super) type Live = BTreeMap<u32, u64>;
+
+/// Where the bodies of one bucket have gone, ascending by seq.
+pub(super) struct Moved {
+    bucket: usize,
+    places: Vec<(u64, Place)>,
+}
+
+impl Moved {
+    /// Points the living state there.
+    pub(super) fn relocate(&self, state: &State) {
+        state.relocate(self.bucket, |message| {
+            let found = self.places.binary_search_by_key(&message.seq, |(seq, _)| *seq).ok()?;
+            self.places.get(found).map(|(_, place)| *place)
+        });
+    }
+}
+
+/// What a pass leaves behind when it is through.
+pub(super) struct Passed {
+    pub(super) live: Live,
+    pub(super) moved: Vec<Moved>,
+}
+
+/// A message of the bucket that is being worked on.
+struct Waiting {
+    /// Where its place stands in the encoded users.
+    at: usize,
+    message: Message,
+    /// Its user has further devices, which may have the same message. A seq belongs to one command, so
+    /// messages of one seq are copies for the devices of one user.
+    is_shared: bool,
+}
+
+pub(super) struct Pass<'a> {
+    shard: &'a Shard,
+    now_ms: u64,
+    /// Old files whose bodies move on.
+    rewritten: BTreeSet<u32>,
+    mover: Mover<'a>,
+    live: Live,
+    moved: Vec<Moved>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(shard: &'a Shard, snapshot: &Snapshot, rewritten: BTreeSet<u32>) -> Self {
+        Self {
+            shard,
+            now_ms: snapshot.header.log_time_ms,
+            rewritten,
+            mover: shard.old.mover(),
+            live: Live::new(),
+            moved: Vec::new(),
+        }
+    }
+
+    /// Writes all users; their bodies are durable in old files when this returns.
+    pub(super) fn run(
+        mut self,
+        snapshot: &Snapshot,
+        sections: &mut SectionWriter<'_>,
+    ) -> Result<Passed, CheckpointError> {
+        let mut users = BytesMut::new();
+        for bucket in 0..USER_BUCKETS {
+            let (ends, waiting) = encode_bucket(snapshot, bucket, &mut users);
+            self.place_all(bucket, &waiting, &mut users)?;
+            let mut from = 0;
+            for end in ends {
+                sections.section(USERS, &users.split_to(end - from))?;
+                from = end;
+            }
+            if users.len() >= USERS_SECTION_BYTES {
+                sections.section(USERS, &users.split())?;
+            }
+        }
+        if !users.is_empty() {
+            sections.section(USERS, &users)?;
+        }
+        self.mover.finish()?;
+        Ok(Passed { live: self.live, moved: self.moved })
+    }
+
+    fn place_all(
+        &mut self,
+        bucket: usize,
+        waiting: &[Waiting],
+        users: &mut BytesMut,
+    ) -> Result<(), CheckpointError> {
+        let mut shared = HashMap::<u64, Place, FixedState>::default();
+        let mut places = Vec::new();
+        for Waiting { at, message, is_shared } in waiting {
+            let place = match shared.get(&message.seq) {
+                Some(place) => *place,
+                None => {
+                    let place = self.place(message)?;
+                    if let Place::Old { file, .. } = place {
+                        *self.live.entry(file).or_default() += stored_bytes(message.record_len());
+                    }
+                    if place != message.place() && place != Place::Gone {
+                        places.push((message.seq, place));
+                    }
+                    if *is_shared {
+                        shared.insert(message.seq, place);
+                    }
+                    place
+                }
+            };
+            put_place(users, *at, place);
+        }
+        if !places.is_empty() {
+            places.sort_unstable_by_key(|(seq, _)| *seq);
+            self.moved.push(Moved { bucket, places });
+        }
+        Ok(())
+    }
+
+    /// Where a message lies from now on; moves its body if it has to.
+    fn place(&mut self, message: &Message) -> Result<Place, CheckpointError> {
+        if message.is_expired(self.now_ms) {
+            return Ok(Place::Gone);
+        }
+        match message.place() {
+            Place::Gone => return Ok(Place::Gone),
+            Place::Old { file, .. } if !self.rewritten.contains(&file) => {
+                return Ok(message.place());
+            }
+            Place::Old { .. } | Place::Young { .. } => {}
+        }
+        let pin = self.shard.pin(message)?;
+        let record = self.shard.record(message, &pin)?;
+        Ok(self.mover.push(message.expires_at_ms, &record, message.crc)?)
+    }
+}
+
+/// Appends the users of a bucket. Returns where sections should end, counted from the first byte in
+/// `users`, and the messages whose places have to be put right.
+fn encode_bucket(
+    snapshot: &Snapshot,
+    bucket: usize,
+    users: &mut BytesMut,
+) -> (Vec<usize>, Vec<Waiting>) {
+    let mut ends = Vec::new();
+    let mut waiting = Vec::new();
+    snapshot.visit(bucket, |name, user| {
+        let is_shared = user.devices().len() > 1;
+        let mut placed = |message: &Message, at: usize| {
+            waiting.push(Waiting { at, message: *message, is_shared });
+        };
+        encode_user(users, name, user, Some(&mut placed));
+        // A section holds whole users, so one that has grown ends before the next of them.
+        if users.len() - ends.last().copied().unwrap_or(0) >= USERS_SECTION_BYTES {
+            ends.push(users.len());
+        }
+    });
+    (ends, waiting)
+}
+
+/// Counts what waits in old files.
+pub(super) fn live_of(state: &State) -> Live {
+    let mut live = Live::new();
+    for bucket in 0..USER_BUCKETS {
+        let mut shared = std::collections::HashSet::<u64, FixedState>::default();
+        state.each_message(bucket, |message, is_shared| {
+            if let Place::Old { file, .. } = message.place()
+                && (!is_shared || shared.insert(message.seq))
+            {
+                *live.entry(file).or_default() += stored_bytes(message.record_len());
+            }
+        });
+    }
+    live
+}
