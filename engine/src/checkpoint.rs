@@ -4,15 +4,15 @@
 //! DIR/checkpoints/GROUP-INDEX.ckpt     sections (see `sections`), magic "SBCKPT01"
 //!   kind 1   header: log ids, log time, generation, dedup key, rules, membership   once, first
 //!   kind 2   users, with the places of their messages                              any number
-//!   kind 3   dedup table, in parts to be joined                                    any number
+//!   kind 6   dedup index: slices, and the id files that have their ids             once
 //!   kind 4   meta state (meta group only)                                          at most once
 //! ```
 //! A checkpoint is written under another name, synced and renamed, so a file with its name is whole.
 //! INDEX is the log index it stands at, 16 hexadecimal digits. Message records are not in it: they lie
-//! in old files, which are durable before the checkpoint that names them.
+//! in old files, and message ids in id files; both are durable before the checkpoint that names them.
 
 use std::{
-    io::{self, BufReader, BufWriter, Read, Write},
+    io::{self, BufReader, BufWriter},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,12 +23,13 @@ use thiserror::Error;
 use crate::{
     DecodeError, GroupId, LogId,
     codec::Reader,
-    fs::{FileHandle, Files, OpenMode},
+    fs::{Files, OpenMode, Sequential},
+    id_files::{IdFiles, Run},
     limits::OLD_WRITE_BYTES,
     sections::{Envelope, SectionError, SectionReader, SectionWriter},
     state::{
-        Dedup, Header, MetaState, Snapshot, State, User, decode_dedup, decode_meta, decode_users,
-        encode_dedup, encode_meta,
+        Dedup, Header, MetaState, Remembered, State, User, decode_dedup, decode_index, decode_meta,
+        decode_users, encode_dedup, encode_index, encode_meta,
     },
 };
 
@@ -36,6 +37,7 @@ pub(crate) const HEADER: u8 = 1;
 pub(crate) const USERS: u8 = 2;
 pub(crate) const DEDUP: u8 = 3;
 pub(crate) const META: u8 = 4;
+const DEDUP_INDEX: u8 = 6;
 
 const ENVELOPE: Envelope = Envelope { magic: *b"SBCKPT01", what: "checkpoint" };
 const SUFFIX: &str = ".ckpt";
@@ -59,6 +61,8 @@ pub(crate) enum LoadError {
     Content { at: u64, source: DecodeError },
     #[error("the section at byte {at} is out of place: {reason}")]
     Order { at: u64, reason: &'static str },
+    #[error("the id file {path} that it names cannot be loaded: {source}")]
+    Ids { path: PathBuf, source: Box<LoadError> },
 }
 
 /// The checkpoints of one group.
@@ -117,7 +121,7 @@ impl Checkpoints {
             _ => {}
         }
         let handle = self.files.open(&temporary, OpenMode::CreateNew)?;
-        let sequential = Sequential { handle: handle.clone(), at: 0 };
+        let sequential = Sequential::new(handle.clone());
         let mut out = BufWriter::with_capacity(OLD_WRITE_BYTES, sequential);
         let mut sections = SectionWriter::new(&mut out, ENVELOPE)?;
         let written = content(&mut sections)?;
@@ -128,13 +132,14 @@ impl Checkpoints {
         Ok(written)
     }
 
-    /// Loads a checkpoint.
-    pub(crate) fn load(&self, index: u64) -> Result<State, LoadError> {
+    /// Loads a checkpoint with the ids that it names.
+    pub(crate) fn load(&self, index: u64, id_files: &IdFiles) -> Result<State, LoadError> {
         let opened = self.files.open(&self.path(index), OpenMode::Read);
         let handle = opened.map_err(|source| SectionError::Io { at: 0, source })?;
-        let mut input = BufReader::with_capacity(OLD_WRITE_BYTES, Sequential { handle, at: 0 });
+        let mut input = BufReader::with_capacity(OLD_WRITE_BYTES, Sequential::new(handle));
         let mut sections = SectionReader::new(&mut input, ENVELOPE)?;
         let mut loading = Loading::default();
+        let mut remembered = None;
         loop {
             let at = sections.at();
             let Some((kind, payload)) = sections.next()? else { break };
@@ -145,10 +150,17 @@ impl Checkpoints {
                         .users
                         .extend(users.map_err(|source| LoadError::Content { at, source })?);
                 }
+                DEDUP_INDEX if remembered.is_none() => {
+                    let index = decode_index(payload);
+                    let index = index.map_err(|source| LoadError::Content { at, source })?;
+                    remembered = Some(id_files.load(index)?);
+                }
+                DEDUP => return Err(LoadError::Order { at, reason: "a kind of exports" }),
                 kind => loading.take(at, kind, payload)?,
             }
         }
-        loading.finish(self.group, sections.at())
+        let missing = LoadError::Order { at: sections.at(), reason: "no dedup index came" };
+        loading.finish(self.group, sections.at(), remembered.ok_or(missing)?)
     }
 
     /// Removes the checkpoints of the group below an index.
@@ -189,20 +201,25 @@ impl Loading {
         Ok(())
     }
 
+    /// The dedup table as an export has it.
+    pub(crate) fn take_remembered(&mut self, at: u64) -> Result<Remembered, LoadError> {
+        let decoded = decode_dedup(self.dedup.split().freeze());
+        decoded.map_err(|source| LoadError::Content { at, source })
+    }
+
     /// Puts the state together.
-    pub(crate) fn finish(self, group: GroupId, at: u64) -> Result<State, LoadError> {
+    pub(crate) fn finish(
+        self,
+        group: GroupId,
+        at: u64,
+        remembered: Remembered,
+    ) -> Result<State, LoadError> {
         let missing = LoadError::Order { at, reason: "no header came before the end" };
         let header = self.header.ok_or(missing)?;
         if header.group != group {
             return Err(LoadError::Order { at, reason: "it is of another group" });
         }
-        let dedup = if self.dedup.is_empty() {
-            Dedup::default()
-        } else {
-            let decoded = decode_dedup(self.dedup.freeze());
-            decoded.map_err(|source| LoadError::Content { at, source })?
-        };
-        let state = State::restored(header, dedup, self.meta.unwrap_or_default());
+        let state = State::restored(header, Dedup::new(remembered), self.meta.unwrap_or_default());
         for (name, user) in self.users {
             if !state.restore_user(&name, user) {
                 return Err(LoadError::Order { at, reason: "a user stands in it twice" });
@@ -219,41 +236,34 @@ pub(crate) fn write_header(sections: &mut SectionWriter<'_>, header: &Header) ->
     sections.section(HEADER, &bytes)
 }
 
-/// Writes the sections that follow the users.
-pub(crate) fn write_rest(sections: &mut SectionWriter<'_>, snapshot: &Snapshot) -> io::Result<()> {
+/// Writes the dedup table whole.
+pub(crate) fn write_dedup(
+    sections: &mut SectionWriter<'_>,
+    remembered: &Remembered,
+) -> io::Result<()> {
     let mut bytes = BytesMut::new();
-    encode_dedup(&mut bytes, &snapshot.dedup);
-    sections.split(DEDUP, &bytes)?;
-    if *snapshot.meta != MetaState::default() {
-        bytes.clear();
-        encode_meta(&mut bytes, &snapshot.meta);
-        sections.section(META, &bytes)?;
-    }
-    Ok(())
+    encode_dedup(&mut bytes, remembered);
+    sections.split(DEDUP, &bytes)
 }
 
-/// A file as a stream.
-struct Sequential {
-    handle: Arc<dyn FileHandle>,
-    at: u64,
+/// Writes the dedup table but for its ids, which stand in `files`.
+pub(crate) fn write_dedup_index(
+    sections: &mut SectionWriter<'_>,
+    remembered: &Remembered,
+    files: &[Run],
+) -> io::Result<()> {
+    let numbers: Vec<u64> = files.iter().map(|run| run.number).collect();
+    let mut bytes = BytesMut::new();
+    encode_index(&mut bytes, remembered, &numbers);
+    sections.section(DEDUP_INDEX, &bytes)
 }
 
-impl Read for Sequential {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.handle.read_at(bytes, self.at)?;
-        self.at = self.at.saturating_add(read as u64);
-        Ok(read)
+/// Writes the meta state, if there is any.
+pub(crate) fn write_meta(sections: &mut SectionWriter<'_>, meta: &MetaState) -> io::Result<()> {
+    if *meta == MetaState::default() {
+        return Ok(());
     }
-}
-
-impl Write for Sequential {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.handle.write_at(bytes, self.at)?;
-        self.at = self.at.saturating_add(bytes.len() as u64);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let mut bytes = BytesMut::new();
+    encode_meta(&mut bytes, meta);
+    sections.section(META, &bytes)
 }

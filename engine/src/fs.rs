@@ -15,7 +15,7 @@ mod map;
 mod real;
 pub mod sim;
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -131,4 +131,36 @@ pub fn read_whole(files: &dyn Files, path: &Path, bytes_max: usize) -> io::Resul
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
     Ok(bytes)
+}
+
+/// A file as a stream, from its start.
+pub(crate) struct Sequential {
+    handle: Arc<dyn FileHandle>,
+    at: u64,
+}
+
+impl Sequential {
+    pub(crate) fn new(handle: Arc<dyn FileHandle>) -> Self {
+        Self { handle, at: 0 }
+    }
+}
+
+impl Read for Sequential {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.handle.read_at(bytes, self.at)?;
+        self.at = self.at.saturating_add(read as u64);
+        Ok(read)
+    }
+}
+
+impl Write for Sequential {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.handle.write_at(bytes, self.at)?;
+        self.at = self.at.saturating_add(bytes.len() as u64);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

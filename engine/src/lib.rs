@@ -14,6 +14,7 @@ mod codec;
 pub mod command;
 mod device;
 pub mod fs;
+mod id_files;
 pub mod limits;
 pub mod log;
 mod log_id;

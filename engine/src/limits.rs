@@ -54,6 +54,16 @@ pub const DEDUP_HORIZON_MS: u64 = 10 * 60 * 1000;
 pub const DEDUP_IDS_MAX: u32 = 1_000_000;
 /// Slices of the dedup table; a whole slice is forgotten at once.
 pub const DEDUP_SLICES: u32 = 8;
+/// Ids kept side by side in one block, which snapshots share once it is full.
+pub const DEDUP_BLOCK_IDS: usize = 4_096;
+/// Forgotten ids that one entry takes out of the dedup table at most,
+pub const DEDUP_SWEEP_ENTRY: u64 = 256;
+/// and each id that it adds: more than one, so that the table catches up.
+pub const DEDUP_SWEEP_ID: u64 = 2;
+/// Id files of one group: with more, the next checkpoint writes what is remembered into one.
+pub const ID_FILES_MAX: usize = 64;
+/// Ids in one section of an id file.
+pub const ID_FILE_SECTION_IDS: usize = 32_768;
 
 /// Buckets of a shard's users. The bucket of a user is replicated behaviour (it paces expiry and
 /// sweeps), so changing it is a change of format.
@@ -113,4 +123,6 @@ const _: () = {
     assert!(BODY_BYTES_MAX <= FETCH_BYTES_MAX);
     assert!(SHARDS_MAX.is_power_of_two());
     assert!(DEDUP_IDS_MAX >= DEDUP_SLICES);
+    assert!(DEDUP_SWEEP_ID > 1);
+    assert!(ID_FILE_SECTION_IDS * 32 <= SECTION_BYTES_MAX);
 };

@@ -38,6 +38,7 @@ use crate::{
     bodies::OldFiles,
     checkpoint::Checkpoints,
     fs::Files,
+    id_files::IdFiles,
     limits::REPLAY_READ_BYTES,
     log::Log,
     state::{Header, Snapshot, State},
@@ -60,6 +61,7 @@ pub struct Shard {
     /// Replaced as a whole by an import; otherwise locked for a clone.
     state: RwLock<Arc<State>>,
     old: OldFiles,
+    ids: IdFiles,
     /// What is live in old files, as the newest checkpoint counted it. A lock, for who holds `writing`.
     live: Mutex<Live>,
     checkpoints: Checkpoints,
@@ -84,6 +86,7 @@ impl Shard {
     ) -> Result<Self, ShardOpenError> {
         let directory = |source| ShardOpenError::Directory { dir: data_dir.to_owned(), source };
         let checkpoints = Checkpoints::open(files.clone(), data_dir, group).map_err(directory)?;
+        let ids = IdFiles::open(files.clone(), data_dir, group).map_err(directory)?;
         let old = OldFiles::open(files, data_dir, group)?;
         let newest = checkpoints.indexes().map_err(directory)?.last().copied();
         let marked = log.group_state(group).checkpoint;
@@ -93,9 +96,8 @@ impl Shard {
         }
         let state = match newest {
             None => State::new(Header::new(group)),
-            Some(index) => checkpoints.load(index).map_err(|error| ShardOpenError::Checkpoint {
-                path: checkpoints.path(index),
-                source: error.into(),
+            Some(index) => checkpoints.load(index, &ids).map_err(|error| {
+                ShardOpenError::Checkpoint { path: checkpoints.path(index), source: error.into() }
             })?,
         };
         let header = state.header();
@@ -107,6 +109,7 @@ impl Shard {
             options,
             state: RwLock::new(Arc::new(state)),
             old,
+            ids,
             live: Mutex::default(),
             checkpoints,
             applying: Mutex::new(()),

@@ -8,6 +8,8 @@ mod checkpoints;
 mod families;
 #[path = "shard/golden.rs"]
 mod golden;
+#[path = "shard/ids.rs"]
+mod ids;
 #[path = "shard/model.rs"]
 mod model;
 #[path = "shard/support.rs"]

@@ -8,11 +8,18 @@ use super::{
 };
 use crate::{
     CheckpointMeta, LogId,
-    checkpoint::{write_header, write_rest},
+    checkpoint::{write_dedup_index, write_header, write_meta},
+    id_files::Run,
     limits::{OLD_FILE_SMALL_BYTES, OLD_FILES_SMALL_MAX},
     log::Record,
     state::Snapshot,
 };
+
+/// What a checkpoint names.
+pub(super) struct Written {
+    passed: Passed,
+    ids: Vec<Run>,
+}
 
 impl Shard {
     /// Makes the state as of the last entry applied durable outside the log; returns where it stands.
@@ -29,14 +36,13 @@ impl Shard {
             return Ok(done.at);
         }
         let rewritten = self.files_to_rewrite()?;
-        let Passed { live, moved } = self.write_checkpoint(&snapshot, at, rewritten)?;
+        let written = self.write_checkpoint(&snapshot, at, rewritten, false)?;
         let membership = snapshot.header.membership.clone();
         drop(snapshot);
         let state = self.state();
-        moved.iter().for_each(|moved| moved.relocate(&state));
+        written.passed.moved.iter().for_each(|moved| moved.relocate(&state));
         *self.checkpoint.write() = Some(CheckpointMeta { at, membership });
-        self.checkpoints.remove_below(at.index)?;
-        self.keep_old_files(live)?;
+        self.adopt_files(at.index, written)?;
         if self.options.purge_after_checkpoint {
             self.log.append_wait(vec![Record::Purge { group: self.group, upto: at }])?;
         }
@@ -44,21 +50,24 @@ impl Shard {
     }
 
     /// Writes a snapshot and everything that it names, and marks it in the log: it is durable when this
-    /// returns.
+    /// returns. `afresh`: it is of another state than the checkpoint before.
     pub(super) fn write_checkpoint(
         &self,
         snapshot: &Snapshot,
         at: LogId,
         rewritten: BTreeSet<u32>,
-    ) -> Result<Passed, CheckpointError> {
-        let passed = self.checkpoints.write(at.index, |sections| {
+        afresh: bool,
+    ) -> Result<Written, CheckpointError> {
+        let written = self.checkpoints.write(at.index, |sections| {
             write_header(sections, &snapshot.header)?;
             let passed = Pass::new(self, snapshot, rewritten).run(snapshot, sections)?;
-            write_rest(sections, snapshot)?;
-            Ok::<_, CheckpointError>(passed)
+            let ids = self.ids.write(&snapshot.dedup, afresh)?;
+            write_dedup_index(sections, &snapshot.dedup, &ids)?;
+            write_meta(sections, &snapshot.meta)?;
+            Ok::<_, CheckpointError>(Written { passed, ids })
         })?;
         self.log.append_wait(vec![Record::Checkpoint { group: self.group, at }])?;
-        Ok(passed)
+        Ok(written)
     }
 
     /// Old files of which less than half is live, and small ones once there are many. What is live was
@@ -74,15 +83,21 @@ impl Shard {
         Ok(self.live.lock().iter().filter_map(is_worth_it).collect())
     }
 
-    /// Removes files that the newest checkpoint does not name.
+    /// Removes what the newest checkpoint does not name, at start.
     pub(super) fn remove_unused(&self, newest: Option<u64>, live: Live) -> io::Result<()> {
         self.checkpoints.remove_below(newest.unwrap_or(0))?;
-        self.keep_old_files(live).map_err(io::Error::other)
+        self.ids.remove_unused()?;
+        self.old.retain(&live).map_err(io::Error::other)?;
+        *self.live.lock() = live;
+        Ok(())
     }
 
-    fn keep_old_files(&self, live: Live) -> Result<(), crate::BodyError> {
-        self.old.retain(&live)?;
-        *self.live.lock() = live;
+    /// Removes what a checkpoint that is durable now does not name.
+    pub(super) fn adopt_files(&self, index: u64, written: Written) -> Result<(), CheckpointError> {
+        self.checkpoints.remove_below(index)?;
+        self.ids.adopt(written.ids)?;
+        self.old.retain(&written.passed.live)?;
+        *self.live.lock() = written.passed.live;
         Ok(())
     }
 }

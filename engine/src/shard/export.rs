@@ -17,10 +17,10 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{CheckpointError, ExportError, ImportError, Shard, pass::Passed};
+use super::{CheckpointError, ExportError, ImportError, Shard};
 use crate::{
     CheckpointMeta, DecodeError, LogId,
-    checkpoint::{HEADER, LoadError, Loading, USERS, write_header, write_rest},
+    checkpoint::{HEADER, LoadError, Loading, USERS, write_dedup, write_header, write_meta},
     codec::Reader,
     limits::{OLD_WRITE_BYTES, USER_BUCKETS, USERS_SECTION_BYTES},
     sections::{Envelope, SectionReader, SectionWriter},
@@ -56,7 +56,8 @@ impl Shard {
                 self.write_records(&mut sections, &waiting)?;
             }
         }
-        write_rest(&mut sections, &snapshot)?;
+        write_dedup(&mut sections, &snapshot.dedup)?;
+        write_meta(&mut sections, &snapshot.meta)?;
         Ok(sections.finish()?)
     }
 
@@ -135,7 +136,8 @@ impl Shard {
         }
         loading.users.append(&mut placing.take_placed(sections.at())?);
         mover.finish().map_err(CheckpointError::from)?;
-        let state = loading.finish(self.group, sections.at())?;
+        let remembered = loading.take_remembered(sections.at())?;
+        let state = loading.finish(self.group, sections.at(), remembered)?;
         self.adopt(state)
     }
 
@@ -144,7 +146,7 @@ impl Shard {
         let state = Arc::new(state);
         let snapshot = Snapshot::of(&state);
         let at = snapshot.header.applied.ok_or(CheckpointError::Empty)?;
-        let Passed { live, .. } = self.write_checkpoint(&snapshot, at, BTreeSet::new())?;
+        let written = self.write_checkpoint(&snapshot, at, BTreeSet::new(), true)?;
         let membership = snapshot.header.membership.clone();
         drop(snapshot);
         {
@@ -152,8 +154,7 @@ impl Shard {
             *self.state.write() = state;
             *self.checkpoint.write() = Some(CheckpointMeta { at, membership });
         }
-        self.remove_unused(Some(at.index), live).map_err(CheckpointError::Write)?;
-        Ok(())
+        Ok(self.adopt_files(at.index, written)?)
     }
 }
 

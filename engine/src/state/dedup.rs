@@ -6,18 +6,34 @@
 //!   opened an eighth of the horizon ago or more, or when it holds an eighth of the ids allowed.
 //! - While more ids are kept than allowed, the oldest slice goes.
 //!
-//! So an id is remembered for at least the horizon unless the cap is reached, and forgetting costs one
-//! slice, not one id.
+//! So an id is remembered for at least the horizon unless the cap is reached.
+//!
+//! ```text
+//!   ids by ordinal   ··· swept │ forgotten │ remembered: slice │ slice │ slice │
+//!                              └── still in the table, but passed over
+//! ```
+//! A slice is forgotten by moving one number; the table is swept of its ids afterwards, a few at a time,
+//! so that no entry pays for a whole slice.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hash, Hasher},
-    sync::Arc,
-};
+mod encode;
+mod ids;
+mod table;
+
+use std::{collections::VecDeque, hash::Hasher};
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::{DeviceId, command::Rules, limits::DEDUP_SLICES};
+pub(crate) use encode::{
+    DedupIndex, decode_dedup, decode_ids, decode_index, encode_dedup, encode_ids, encode_index,
+};
+pub(crate) use ids::{Entry, Ids};
+use table::Table;
+
+use crate::{
+    DeviceId,
+    command::Rules,
+    limits::{DEDUP_SLICES, DEDUP_SWEEP_ENTRY, DEDUP_SWEEP_ID},
+};
 
 /// The keyed hash of (user, device, message id).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,122 +52,130 @@ impl IdHash {
     }
 }
 
-impl Hash for IdHash {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0);
-    }
-}
-
-/// Takes the first word of what is a keyed hash already.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct FirstWord(u64);
-
-impl Hasher for FirstWord {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = word;
-    }
-}
-
-type Ids = HashMap<IdHash, u64, BuildHasherDefault<FirstWord>>;
-
-/// Ids seen in one stretch of time, with the seq that each got.
-#[derive(Clone, Debug, Default)]
+/// A stretch of time: how many ids it has, beginning where the slice before it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slice {
     pub(crate) opened_ms: u64,
     pub(crate) last_ms: u64,
+    pub(crate) ids: u64,
+}
+
+/// What is remembered, without the means to look it up: to be written, or read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Remembered {
+    pub(crate) slices: VecDeque<Slice>,
+    /// Ordinal of the first id that is remembered.
+    pub(crate) first: u64,
+    /// Those ids, and perhaps some before them.
     pub(crate) ids: Ids,
+    /// The last log time of what the cap made it forget.
+    pub(crate) forgot_ms: u64,
 }
 
 /// The ids that a shard remembers.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Dedup {
-    /// Shared with images; only the newest is ever written.
-    slices: VecDeque<Arc<Slice>>,
-    ids: usize,
-    /// The last log time of what the cap made it forget.
-    forgot_ms: u64,
+    remembered: Remembered,
+    table: Table,
+    /// Ordinal below which no id is in the table.
+    swept: u64,
 }
 
-impl Dedup {
-    /// Forgets what is as old as the horizon.
-    pub(crate) fn advance(&mut self, now_ms: u64, rules: &Rules) {
-        while let Some(front) = self.slices.front() {
-            if front.last_ms.saturating_add(rules.dedup_horizon_ms) > now_ms {
-                break;
-            }
-            self.forget_oldest();
-        }
+impl Remembered {
+    fn len(&self) -> u64 {
+        self.ids.next() - self.first
     }
 
     fn forget_oldest(&mut self) -> u64 {
         let Some(front) = self.slices.pop_front() else { return 0 };
-        self.ids = self.ids.saturating_sub(front.ids.len());
+        self.first += front.ids;
         front.last_ms
+    }
+}
+
+impl Dedup {
+    /// A table of what a file says is remembered.
+    pub(crate) fn new(remembered: Remembered) -> Self {
+        let mut table = Table::default();
+        let first = remembered.first;
+        for ((id, _), ordinal) in remembered.ids.from(first).zip(first..) {
+            table.insert(id.0, ordinal as u32);
+        }
+        Self { remembered, table, swept: first }
+    }
+
+    /// What is remembered now; the ids are shared, not copied.
+    pub(crate) fn remembered(&self) -> Remembered {
+        self.remembered.clone()
+    }
+
+    /// Forgets what is as old as the horizon.
+    pub(crate) fn advance(&mut self, now_ms: u64, rules: &Rules) {
+        while let Some(front) = self.remembered.slices.front() {
+            if front.last_ms.saturating_add(rules.dedup_horizon_ms) > now_ms {
+                break;
+            }
+            self.remembered.forget_oldest();
+        }
+        self.sweep(DEDUP_SWEEP_ENTRY);
+    }
+
+    /// Takes some of the ids that are forgotten out of the table.
+    fn sweep(&mut self, ids_max: u64) {
+        let to = self.remembered.first.min(self.swept + ids_max);
+        for ordinal in self.swept..to {
+            if let Some((id, _)) = self.remembered.ids.get(ordinal) {
+                self.table.remove(id.0, ordinal as u32);
+            }
+        }
+        if to > self.swept {
+            self.swept = to;
+            self.remembered.ids.drop_below(to);
+        }
     }
 
     /// The seq that the id got, if it is remembered.
     pub(crate) fn seq_of(&self, id: &IdHash) -> Option<u64> {
-        self.slices.iter().rev().find_map(|slice| slice.ids.get(id).copied())
+        let Remembered { first, ids, .. } = &self.remembered;
+        // The table knows the lower half of an ordinal; those in it lie within 2^32 of each other.
+        let whole = |low: u32| self.swept + u64::from(low.wrapping_sub(self.swept as u32));
+        let entry = |low| ids.get(whole(low)).filter(|_| whole(low) >= *first);
+        let found = self.table.find(id.0, |low| entry(low).is_some_and(|(other, _)| other == id));
+        found.and_then(entry).map(|(_, seq)| *seq)
     }
 
     /// Remembers an id that is not remembered yet.
     pub(crate) fn record(&mut self, id: IdHash, seq: u64, now_ms: u64, rules: &Rules) {
         let width = (rules.dedup_horizon_ms / u64::from(DEDUP_SLICES)).max(1);
-        let full = (rules.dedup_ids_max / DEDUP_SLICES).max(1) as usize;
-        let is_done = self
-            .slices
-            .back()
-            .is_none_or(|s| now_ms >= s.opened_ms.saturating_add(width) || s.ids.len() >= full);
-        if is_done {
-            let slice = Slice { opened_ms: now_ms, last_ms: now_ms, ids: Ids::default() };
-            self.slices.push_back(Arc::new(slice));
+        let full = u64::from((rules.dedup_ids_max / DEDUP_SLICES).max(1));
+        let is_done = |s: &Slice| now_ms >= s.opened_ms.saturating_add(width) || s.ids >= full;
+        let remembered = &mut self.remembered;
+        if remembered.slices.back().is_none_or(is_done) {
+            remembered.slices.push_back(Slice { opened_ms: now_ms, last_ms: now_ms, ids: 0 });
         }
-        if let Some(slice) = self.slices.back_mut() {
-            let slice = Arc::make_mut(slice);
+        if let Some(slice) = remembered.slices.back_mut() {
             slice.last_ms = now_ms;
-            slice.ids.insert(id, seq);
-            self.ids += 1;
+            slice.ids += 1;
+            self.table.insert(id.0, remembered.ids.next() as u32);
+            remembered.ids.push((id, seq));
         }
-        while self.ids > rules.dedup_ids_max as usize && self.slices.len() > 1 {
-            self.forgot_ms = self.forget_oldest();
+        while remembered.len() > u64::from(rules.dedup_ids_max) && remembered.slices.len() > 1 {
+            remembered.forgot_ms = remembered.forget_oldest();
         }
+        self.sweep(DEDUP_SWEEP_ID);
     }
 
     /// How many ids are remembered.
-    pub(crate) fn len(&self) -> usize {
-        self.ids
+    pub(crate) fn len(&self) -> u64 {
+        self.remembered.len()
     }
 
     /// For how long an id is remembered at present: the horizon, or less while the cap cuts it.
     pub(crate) fn horizon_ms(&self, now_ms: u64, rules: &Rules) -> u64 {
-        match self.forgot_ms {
+        match self.remembered.forgot_ms {
             0 => rules.dedup_horizon_ms,
             forgot_ms => rules.dedup_horizon_ms.min(now_ms.saturating_sub(forgot_ms)),
         }
-    }
-
-    pub(crate) fn slices(&self) -> impl Iterator<Item = &Slice> {
-        self.slices.iter().map(Arc::as_ref)
-    }
-
-    pub(crate) fn forgot_ms(&self) -> u64 {
-        self.forgot_ms
-    }
-
-    /// Puts a table together again from what a file says.
-    pub(crate) fn from_slices(slices: Vec<Slice>, forgot_ms: u64) -> Self {
-        let ids = slices.iter().map(|s| s.ids.len()).sum();
-        Self { slices: slices.into_iter().map(Arc::new).collect(), ids, forgot_ms }
     }
 }
 
@@ -198,6 +222,30 @@ mod tests {
         assert!((70..=81).contains(&dedup.horizon_ms(999, &rules)));
         assert_eq!(dedup.seq_of(&id(999)), Some(1_000));
         assert_eq!(dedup.seq_of(&id(900)), None);
+    }
+
+    /// A slice is forgotten at once although the table is swept of it slowly, and an id of it may come
+    /// again meanwhile.
+    #[test]
+    fn a_forgotten_id_may_come_again_before_the_table_is_swept() {
+        let rules = rules(1_000, 100_000);
+        let mut dedup = Dedup::default();
+        for n in 0..20_000 {
+            dedup.record(id(n), n + 1, 0, &rules);
+        }
+        dedup.advance(1_000, &rules);
+        assert!(dedup.swept < 20_000, "swept at once");
+        for n in (0..20_000).step_by(3) {
+            assert_eq!(dedup.seq_of(&id(n)), None);
+            dedup.record(id(n), 100_000 + n, 1_000, &rules);
+            assert_eq!(dedup.seq_of(&id(n)), Some(100_000 + n));
+        }
+        for _ in 0..100 {
+            dedup.advance(1_001, &rules);
+        }
+        assert_eq!(dedup.swept, 20_000);
+        assert_eq!(dedup.seq_of(&id(3)), Some(100_003));
+        assert_eq!(dedup.len(), 6_667);
     }
 
     #[test]

@@ -7,7 +7,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::{
-    dedup::{Dedup, IdHash, Slice},
     mailbox::Mailbox,
     message::{Message, Place},
     meta::{ClusterInfo, GatewayInfo, MetaState, NodeInfo},
@@ -212,42 +211,6 @@ fn decode_place(reader: &mut Reader) -> Result<Place, DecodeError> {
         (u32::MAX, _) => Ok(Place::Gone),
         (file, offset) => Ok(Place::Old { file, offset }),
     }
-}
-
-/// Appends the remembered ids: all slices, ids in ascending order.
-pub(crate) fn encode_dedup(out: &mut BytesMut, dedup: &Dedup) {
-    out.put_u64_le(dedup.forgot_ms());
-    for slice in dedup.slices() {
-        out.put_u64_le(slice.opened_ms);
-        out.put_u64_le(slice.last_ms);
-        put_count(out, slice.ids.len());
-        let mut ids: Vec<(IdHash, u64)> = slice.ids.iter().map(|(id, seq)| (*id, *seq)).collect();
-        ids.sort_unstable();
-        for (IdHash(first, second), seq) in ids {
-            out.put_u64_le(first);
-            out.put_u64_le(second);
-            out.put_u64_le(seq);
-        }
-    }
-}
-
-/// Reads what [`encode_dedup`] wrote.
-pub(crate) fn decode_dedup(bytes: Bytes) -> Result<Dedup, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    let forgot_ms = reader.u64()?;
-    let mut slices = Vec::new();
-    while reader.left() > 0 {
-        let (opened_ms, last_ms) = (reader.u64()?, reader.u64()?);
-        let mut slice = Slice { opened_ms, last_ms, ..Slice::default() };
-        let count = reader.count(24)?;
-        slice.ids.reserve(count);
-        for _ in 0..count {
-            let id = IdHash(reader.u64()?, reader.u64()?);
-            slice.ids.insert(id, reader.u64()?);
-        }
-        slices.push(slice);
-    }
-    Ok(Dedup::from_slices(slices, forgot_ms))
 }
 
 /// Appends the meta state.

@@ -8,7 +8,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     Snapshot,
-    encode::{encode_dedup, encode_meta, encode_user},
+    dedup::encode_dedup,
+    encode::{encode_meta, encode_user},
 };
 use crate::limits::USER_BUCKETS;
 

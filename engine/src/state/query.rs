@@ -168,7 +168,7 @@ impl State {
             sessions: sum.sessions,
             messages: sum.waiting.messages,
             message_bytes: sum.waiting.bytes,
-            dedup_ids: dedup.len() as u64,
+            dedup_ids: dedup.len(),
             dedup_horizon_ms: dedup.horizon_ms(header.log_time_ms, &header.rules),
             log_time_ms: header.log_time_ms,
         }

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 
-use super::{Header, MetaState, State, dedup::Dedup, user::User};
+use super::{Header, MetaState, State, dedup::Remembered, user::User};
 use crate::limits::USER_BUCKETS;
 
 /// Users as they were; `None`: there was no record.
@@ -100,7 +100,7 @@ impl Before {
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) header: Header,
-    pub(crate) dedup: Dedup,
+    pub(crate) dedup: Remembered,
     pub(crate) meta: Arc<MetaState>,
     state: Arc<State>,
     before: Arc<Before>,
@@ -111,7 +111,7 @@ impl Snapshot {
     pub(crate) fn of(state: &Arc<State>) -> Self {
         Self {
             header: state.header(),
-            dedup: state.dedup.lock().clone(),
+            dedup: state.dedup.lock().remembered(),
             meta: Arc::clone(&state.meta.read()),
             before: state.users.snapshots().begin(),
             state: Arc::clone(state),

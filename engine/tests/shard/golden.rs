@@ -14,6 +14,7 @@ const CHECKPOINT: &str = include_str!("golden/checkpoint-v1.hex");
 const EXPORT: &str = include_str!("golden/export-v1.hex");
 const META: &str = include_str!("golden/export-meta-v1.hex");
 const OLD: &str = include_str!("golden/old-v1.hex");
+const IDS: &str = include_str!("golden/ids-v1.hex");
 
 /// A group that has one of everything.
 fn sample() -> Replica {
@@ -54,7 +55,7 @@ fn golden(name: &str, content: &[u8], expected: &str) {
 }
 
 #[test]
-fn a_checkpoint_and_its_old_file_are_these_bytes() {
+fn a_checkpoint_and_the_files_it_names_are_these_bytes() {
     let replica = sample();
     let at = replica.shard.checkpoint().expect("checkpoint");
     let content = |path: String| replica.files.content(Path::new(&path)).expect("the file");
@@ -62,6 +63,8 @@ fn a_checkpoint_and_its_old_file_are_these_bytes() {
     golden("checkpoint-v1.hex", &checkpoint, CHECKPOINT);
     let old = content(format!("/data/bodies/{GROUP}/{:010}.old", 1));
     golden("old-v1.hex", &old, OLD);
+    let ids = content(format!("/data/ids/{GROUP}/{:016}.ids", 1));
+    golden("ids-v1.hex", &ids, IDS);
 }
 
 #[test]
