@@ -90,6 +90,8 @@ pub const NODES_MAX: usize = 256;
 /// Gateway and chat processes known to the meta group, ended ones included.
 pub const GATEWAYS_MAX: usize = 16_384;
 
+/// Latest expiry of a message, in the year 6429: memory has 47 bits for it.
+pub const EXPIRY_MS_MAX: u64 = (1 << 47) - 1;
 /// One day in milliseconds; old bodies are filed by the day they expire on.
 pub const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 

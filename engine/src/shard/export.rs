@@ -127,7 +127,7 @@ impl Shard {
                         if crc != message.crc || record.len() != message.record_len() {
                             return Err(ImportError::Record { seq: message.seq });
                         }
-                        let place = mover.push(message.expires_at_ms, &record, crc);
+                        let place = mover.push(message.expires_at_ms(), &record, crc);
                         message.set_place(place.map_err(CheckpointError::from)?);
                     }
                 }

@@ -115,9 +115,9 @@ impl Shard {
             message_id: head.message_id,
             from: head.from,
             seq: message.seq,
-            prev_seq: message.prev_seq,
+            prev_seq: message.prev_seq(),
             enqueued_at_ms: message.enqueued_at_ms(),
-            expires_at_ms: message.expires_at_ms,
+            expires_at_ms: message.expires_at_ms(),
             kind: head.kind,
             body,
         })

@@ -152,7 +152,7 @@ impl<'a> Pass<'a> {
         }
         let pin = self.shard.pin(message)?;
         let record = self.shard.record(message, &pin)?;
-        Ok(self.mover.push(message.expires_at_ms, &record, message.crc)?)
+        Ok(self.mover.push(message.expires_at_ms(), &record, message.crc)?)
     }
 }
 

@@ -93,8 +93,8 @@ fn encode_device(out: &mut BytesMut, device: &Device, placed: &mut Option<Placed
 
 fn encode_message(out: &mut BytesMut, message: &Message) {
     out.put_u64_le(message.seq);
-    out.put_u64_le(message.prev_seq);
-    out.put_u64_le(message.expires_at_ms);
+    out.put_u64_le(message.prev_seq());
+    out.put_u64_le(message.expires_at_ms());
     out.put_u32_le(message.ttl_ms);
     out.put_u32_le(message.crc);
     out.put_u32_le(message.shape());
@@ -189,8 +189,8 @@ fn decode_device(
 
 fn decode_mailbox(reader: &mut Reader, with_places: bool) -> Result<Mailbox, DecodeError> {
     let count = reader.count(8 + 8 + 8 + 4 + 4 + 4)?;
-    let mut mailbox = Mailbox::with_capacity(count);
-    for _ in 0..count {
+    let mut mailbox = Mailbox::default();
+    for number in 0..count {
         let seqs = (reader.u64()?, reader.u64()?);
         let times = (reader.u64()?, reader.u32()?);
         let crc = reader.u32()?;
@@ -200,6 +200,9 @@ fn decode_mailbox(reader: &mut Reader, with_places: bool) -> Result<Mailbox, Dec
         let message = message.filter(|m| m.seq > mailbox.tail() && m.seq >> 63 == 0);
         let range = DecodeError::Range { what: "message", at: reader.at() };
         mailbox.push(message.ok_or(range)?);
+        if number == 1 {
+            mailbox.reserve(count - 2);
+        }
     }
     Ok(mailbox)
 }

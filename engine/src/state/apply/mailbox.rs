@@ -6,6 +6,7 @@ use super::Context;
 use crate::{
     ALL_DEVICES, PRIMARY_DEVICE,
     command::{Ack, Enqueue, Purge, RecordRef},
+    limits::EXPIRY_MS_MAX,
     reply::{Acked, Enqueued, Purged, Status, Stored},
     state::{
         State,
@@ -52,7 +53,7 @@ impl State {
                 let waits = device.mailbox.get(seq).filter(|m| !m.is_expired(context.now_ms));
                 if let Some(message) = waits {
                     reply.enqueued_at_ms = message.enqueued_at_ms();
-                    reply.expires_at_ms = message.expires_at_ms;
+                    reply.expires_at_ms = message.expires_at_ms();
                     let status = Status::Duplicate;
                     reply.stored.push(Stored { device: device.number, seq, prev_seq: 0, status });
                 }
@@ -108,7 +109,7 @@ fn store(user: &mut User, context: &Context, command: &Enqueue, record: RecordRe
         0 => context.rules.ttl_ms_max,
         ttl_ms => ttl_ms.min(context.rules.ttl_ms_max),
     };
-    let expires_at_ms = context.now_ms.saturating_add(ttl_ms);
+    let expires_at_ms = context.now_ms.saturating_add(ttl_ms).min(EXPIRY_MS_MAX);
     let message = |prev_seq| {
         let ttl_ms = u32::try_from(ttl_ms).unwrap_or(u32::MAX);
         let (kind, len) = (command.kind, command.body.len());

@@ -113,7 +113,7 @@ mod tests {
         /// Few different hashes, so that chains are long and wrap around.
         #[test]
         fn finds_what_is_in_it_and_nothing_else(
-            steps in proptest::collection::vec((0_u64..40, any::<bool>()), 0..600),
+            steps in proptest::collection::vec((0_u64..40, any::<bool>()), 0..200),
         ) {
             let mut table = Table::default();
             let mut model = BTreeSet::new();
