@@ -28,8 +28,8 @@ use crate::{
     limits::OLD_WRITE_BYTES,
     sections::{Envelope, SectionError, SectionReader, SectionWriter},
     state::{
-        Dedup, Header, MetaState, Remembered, State, User, decode_dedup, decode_index, decode_meta,
-        decode_users, encode_dedup, encode_index, encode_meta,
+        Dedup, Expected, Header, MetaState, Remembered, State, User, decode_dedup, decode_index,
+        decode_meta, decode_users, encode_dedup, encode_index, encode_meta,
     },
 };
 
@@ -145,10 +145,9 @@ impl Checkpoints {
             let Some((kind, payload)) = sections.next()? else { break };
             match kind {
                 USERS => {
-                    let users = decode_users(payload, true);
-                    loading
-                        .users
-                        .extend(users.map_err(|source| LoadError::Content { at, source })?);
+                    let users = decode_users(payload, loading.expected(at, true)?);
+                    let users = users.map_err(|source| LoadError::Content { at, source })?;
+                    loading.users.extend(users);
                 }
                 DEDUP_INDEX if remembered.is_none() => {
                     let index = decode_index(payload);
@@ -201,6 +200,13 @@ impl Loading {
         Ok(())
     }
 
+    /// What is expected of users that stand at `at`.
+    pub(crate) fn expected(&self, at: u64, with_places: bool) -> Result<Expected, LoadError> {
+        let order = LoadError::Order { at, reason: "users before the header" };
+        let header = self.header.as_ref().ok_or(order)?;
+        Ok(Expected { with_places, last_position: header.last_position() })
+    }
+
     /// The dedup table as an export has it.
     pub(crate) fn take_remembered(&mut self, at: u64) -> Result<Remembered, LoadError> {
         let decoded = decode_dedup(self.dedup.split().freeze());
@@ -218,6 +224,9 @@ impl Loading {
         let header = self.header.ok_or(missing)?;
         if header.group != group {
             return Err(LoadError::Order { at, reason: "it is of another group" });
+        }
+        if remembered.ids.last_seq() > header.last_position() {
+            return Err(LoadError::Order { at, reason: "an id from after the last entry" });
         }
         let state = State::restored(header, Dedup::new(remembered), self.meta.unwrap_or_default());
         for (name, user) in self.users {

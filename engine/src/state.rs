@@ -37,7 +37,7 @@ pub(crate) use dedup::{
     Dedup, DedupIndex, Entry as DedupEntry, Remembered, decode_dedup, decode_ids, decode_index,
     encode_dedup, encode_ids, encode_index,
 };
-pub(crate) use encode::{decode_meta, decode_users, encode_meta, encode_user, put_place};
+pub(crate) use encode::{Expected, decode_meta, decode_users, encode_meta, encode_user, put_place};
 pub(crate) use header::Header;
 pub(crate) use message::{Message, Place};
 pub use meta::{ClusterInfo, GatewayInfo, MetaState, NodeInfo};

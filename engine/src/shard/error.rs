@@ -149,6 +149,14 @@ pub enum ImportError {
         /// Its seq.
         seq: u64,
     },
+    /// It ends before the last entry that has been applied here.
+    #[error("the export ends at {at:?}, and {applied} has been applied here")]
+    Behind {
+        /// The last entry in it.
+        at: Option<LogId>,
+        /// The last entry applied.
+        applied: LogId,
+    },
     /// It could not be made durable.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

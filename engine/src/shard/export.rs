@@ -113,7 +113,7 @@ impl Shard {
                 USERS => {
                     loading.users.append(&mut placing.take_placed(at)?);
                     let now_ms = loading.header.as_ref().map_or(0, |header| header.log_time_ms);
-                    let users = decode_users(payload, false);
+                    let users = decode_users(payload, loading.expected(at, false)?);
                     let users = users.map_err(|source| LoadError::Content { at, source })?;
                     placing = Placing::new(users, now_ms);
                 }
@@ -131,7 +131,10 @@ impl Shard {
                         message.set_place(place.map_err(CheckpointError::from)?);
                     }
                 }
-                kind => loading.take(at, kind, payload)?,
+                kind => {
+                    loading.take(at, kind, payload)?;
+                    self.check_is_ahead(loading.header.as_ref().and_then(|h| h.applied))?;
+                }
             }
         }
         loading.users.append(&mut placing.take_placed(sections.at())?);
@@ -141,19 +144,27 @@ impl Shard {
         self.adopt(state)
     }
 
-    /// Makes an imported state durable, then swaps it in.
+    /// Refuses what would take back entries that have been applied.
+    fn check_is_ahead(&self, at: Option<LogId>) -> Result<(), ImportError> {
+        match self.applied() {
+            Some(applied) if at < Some(applied) => Err(ImportError::Behind { at, applied }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes an imported state durable, then swaps it in. Nothing is applied meanwhile: it would be
+    /// applied to a state that goes.
     fn adopt(&self, state: crate::state::State) -> Result<(), ImportError> {
         let state = Arc::new(state);
         let snapshot = Snapshot::of(&state);
         let at = snapshot.header.applied.ok_or(CheckpointError::Empty)?;
+        let _no_writer = self.applying.lock();
+        self.check_is_ahead(Some(at))?;
         let written = self.write_checkpoint(&snapshot, at, BTreeSet::new(), true)?;
         let membership = snapshot.header.membership.clone();
         drop(snapshot);
-        {
-            let _no_writer = self.applying.lock();
-            *self.state.write() = state;
-            *self.checkpoint.write() = Some(CheckpointMeta { at, membership });
-        }
+        *self.state.write() = state;
+        *self.checkpoint.write() = Some(CheckpointMeta { at, membership });
         Ok(self.adopt_files(at.index, written)?)
     }
 }

@@ -120,20 +120,29 @@ pub(crate) fn put_place(bytes: &mut BytesMut, at: usize, place: Place) {
     }
 }
 
-/// Reads users until the bytes end. Messages without a place are `Gone` until they get one.
+/// What is expected of users beyond what their bytes say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    /// Messages have places; without one they are `Gone` until they get one.
+    pub(crate) with_places: bool,
+    /// No epoch and no seq is above this position.
+    pub(crate) last_position: u64,
+}
+
+/// Reads users until the bytes end.
 pub(crate) fn decode_users(
     bytes: Bytes,
-    with_places: bool,
+    expected: Expected,
 ) -> Result<Vec<(Bytes, User)>, DecodeError> {
     let mut reader = Reader::new(bytes);
     let mut users = Vec::new();
     while reader.left() > 0 {
-        users.push(decode_user(&mut reader, with_places)?);
+        users.push(decode_user(&mut reader, expected)?);
     }
     Ok(users)
 }
 
-fn decode_user(reader: &mut Reader, with_places: bool) -> Result<(Bytes, User), DecodeError> {
+fn decode_user(reader: &mut Reader, expected: Expected) -> Result<(Bytes, User), DecodeError> {
     // A copy, so that a user does not keep the whole chunk that it was read from.
     let name = Bytes::copy_from_slice(&reader.short()?);
     let mut devices = SmallVec::new();
@@ -142,10 +151,10 @@ fn decode_user(reader: &mut Reader, with_places: bool) -> Result<(Bytes, User), 
         for _ in 0..reader.count(2 + 1)? {
             let number = reader.u16()?;
             let form = reader.u8()?;
-            devices.push(decode_device(reader, number, form, with_places)?);
+            devices.push(decode_device(reader, number, form, expected)?);
         }
     } else {
-        devices.push(decode_device(reader, PRIMARY_DEVICE, form, with_places)?);
+        devices.push(decode_device(reader, PRIMARY_DEVICE, form, expected)?);
     }
     let user = User::from_devices(devices);
     let user = user.ok_or(DecodeError::Range { what: "devices", at: reader.at() })?;
@@ -156,7 +165,7 @@ fn decode_device(
     reader: &mut Reader,
     number: u16,
     form: u8,
-    with_places: bool,
+    expected: Expected,
 ) -> Result<Device, DecodeError> {
     if form & !(SESSION | TOKEN | MESSAGES | SEEN) != 0 {
         let at = reader.at().saturating_sub(1);
@@ -171,6 +180,9 @@ fn decode_device(
             incarnation: reader.u64()?,
             gateway_id: reader.u32()?,
         };
+        if session.epoch > expected.last_position {
+            return Err(DecodeError::Range { what: "epoch", at: reader.at() });
+        }
         device.last_seen_ms = session.connected_at_ms;
         device.session = Some(session);
     }
@@ -182,12 +194,12 @@ fn decode_device(
         device.push_token = Some(token.as_ref().into());
     }
     if form & MESSAGES != 0 {
-        device.mailbox = decode_mailbox(reader, with_places)?;
+        device.mailbox = decode_mailbox(reader, expected)?;
     }
     Ok(device)
 }
 
-fn decode_mailbox(reader: &mut Reader, with_places: bool) -> Result<Mailbox, DecodeError> {
+fn decode_mailbox(reader: &mut Reader, expected: Expected) -> Result<Mailbox, DecodeError> {
     let count = reader.count(8 + 8 + 8 + 4 + 4 + 4)?;
     let mut mailbox = Mailbox::default();
     for number in 0..count {
@@ -195,9 +207,9 @@ fn decode_mailbox(reader: &mut Reader, with_places: bool) -> Result<Mailbox, Dec
         let times = (reader.u64()?, reader.u32()?);
         let crc = reader.u32()?;
         let shape = reader.u32()?;
-        let place = if with_places { decode_place(reader)? } else { Place::Gone };
+        let place = if expected.with_places { decode_place(reader)? } else { Place::Gone };
         let message = Message::from_parts(seqs, times, crc, shape, place);
-        let message = message.filter(|m| m.seq > mailbox.tail() && m.seq >> 63 == 0);
+        let message = message.filter(|m| m.seq > mailbox.tail() && m.seq <= expected.last_position);
         let range = DecodeError::Range { what: "message", at: reader.at() };
         mailbox.push(message.ok_or(range)?);
         if number == 1 {

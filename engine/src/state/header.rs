@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    GroupId, LogId,
+    GroupId, LogId, Position,
     codec::{DecodeError, Reader, put_count},
     command::Rules,
     limits::GENERATION_MAX,
@@ -42,6 +42,13 @@ impl Header {
 }
 
 impl Header {
+    /// No position in the state is above this one: that of the last command that the last entry can
+    /// have had.
+    pub(crate) fn last_position(&self) -> u64 {
+        let last = |at: LogId| Position::new(self.generation, at.index, u16::MAX);
+        self.applied.and_then(last).unwrap_or(Position::NONE).get()
+    }
+
     /// Appends everything but the log ids.
     pub(crate) fn encode_content(&self, out: &mut BytesMut) {
         out.put_u32_le(self.group);

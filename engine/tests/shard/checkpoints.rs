@@ -1,6 +1,8 @@
 //! What a checkpoint, a restart and an export must not lose.
 
-use switchboard_engine::{LogId, Rules, Shard, ShardOptions, Status, log::Record};
+use switchboard_engine::{
+    Command, ImportError, LogId, Rules, Shard, ShardOptions, Status, log::Record,
+};
 
 use crate::support::{Driver, GROUP, Replica, ack, claim, claimed, device, enqueue, enqueued};
 
@@ -184,4 +186,120 @@ fn an_import_cut_off_by_a_power_cut_is_all_or_nothing() {
         }
     }
     assert!(outcomes[0] > 0 && outcomes[1] > 0, "{outcomes:?}");
+}
+
+#[test]
+fn an_import_from_before_the_last_entry_applied_is_refused() {
+    let (ahead, behind) = (Replica::new(40, purging()), Replica::new(41, purging()));
+    let mut driver = Driver::begin(&[&ahead, &behind], Rules::default());
+    driver.one(&[&ahead, &behind], enqueue("bob", 1, 1, "one"));
+    let mut export = Vec::new();
+    behind.shard.export(&mut export).expect("export");
+    driver.one(&[&ahead], enqueue("bob", 1, 2, "two"));
+    let before = ahead.shard.state_hash();
+    let refused = ahead.shard.import(&mut &export[..]).expect_err("from before");
+    assert!(matches!(refused, ImportError::Behind { .. }), "{refused}");
+    assert_eq!(ahead.shard.state_hash(), before);
+    assert_eq!(ahead.shard.checkpoint_meta(), None);
+    // One that ends where this replica stands is as good.
+    behind.shard.import(&mut &export[..]).expect("import");
+}
+
+/// Puts the CRC of every section right again.
+fn with_right_crcs(mut bytes: Vec<u8>) -> Vec<u8> {
+    let mut at = 9;
+    while at < bytes.len() {
+        let len = u32::from_le_bytes(bytes[at + 1..at + 5].try_into().expect("four"));
+        let end = at + 9 + len as usize;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&bytes[at..at + 5]);
+        crc.update(&bytes[at + 9..end]);
+        let crc = crc.finalize().to_le_bytes();
+        bytes[at + 5..at + 9].copy_from_slice(&crc);
+        at = end;
+    }
+    bytes
+}
+
+#[test]
+fn positions_from_after_the_last_entry_are_refused() {
+    let from = Replica::new(42, ShardOptions::default());
+    let mut driver = Driver::begin(&[&from], Rules::default());
+    let epoch = claimed(driver.one(&[&from], claim(&device("bob", 1), 1))).epoch;
+    let seq = enqueued(driver.one(&[&from], enqueue("bob", 1, 1, "one"))).stored[0].seq;
+    let mut export = Vec::new();
+    from.shard.export(&mut export).expect("export");
+    let to = Replica::new(43, ShardOptions::default());
+    // Behind the header, which says where all of it stands.
+    let header = u32::from_le_bytes(export[10..14].try_into().expect("four"));
+    let users = 9 + 9 + header as usize;
+    for position in [epoch, seq] {
+        let found: Vec<usize> = (users..export.len() - 8)
+            .filter(|at| export[*at..at + 8] == position.to_le_bytes())
+            .collect();
+        assert!(!found.is_empty());
+        for at in found {
+            let mut altered = export.clone();
+            // The next entry's index, which has not been applied.
+            altered[at..at + 8].copy_from_slice(&(seq + (1 << 16)).to_le_bytes());
+            let refused = to.shard.import(&mut &with_right_crcs(altered)[..]);
+            assert!(refused.is_err(), "{position} at byte {at}");
+        }
+    }
+    assert_eq!(to.shard.applied(), None);
+    to.shard.import(&mut &with_right_crcs(export)[..]).expect("as it was");
+}
+
+#[test]
+fn one_long_lived_message_pins_no_part_of_the_log() {
+    let replica = Replica::new(44, purging());
+    let mut driver = Driver::begin(&[&replica], Rules::default());
+    driver.one(&[&replica], enqueue("patient", 1, 0, "for thirty days"));
+    let disk = |replica: &Replica, end: &str| -> usize {
+        let paths = replica.files.paths();
+        let of_kind = paths.iter().filter(|path| path.extension().is_some_and(|e| e == end));
+        of_kind.map(|path| replica.files.content(path).expect("there").len()).sum()
+    };
+    for round in 0..40_u64 {
+        for step in 0..25 {
+            let short = |number| {
+                let number = 1 + (round * 25 + step) * 20 + number;
+                let Command::Enqueue(mut c) = enqueue("busy", 1, number, vec![7; 250]) else {
+                    unreachable!()
+                };
+                c.ttl_ms = 1_000;
+                Command::Enqueue(c)
+            };
+            driver.propose(&[&replica], &(0..20).map(short).collect::<Vec<_>>());
+            driver.now_ms += 1_000;
+        }
+        replica.shard.checkpoint().expect("checkpoint");
+        assert!(disk(&replica, "log") <= 4 * 256 * 1024, "the log is long in round {round}");
+        assert!(disk(&replica, "old") <= 2 * 25 * 300, "old files pile up in round {round}");
+    }
+    assert_eq!(replica.fetch(&device("patient", 1)).messages[0].body, "for thirty days");
+}
+
+#[test]
+fn a_file_of_which_little_waits_is_rewritten() {
+    let replica = Replica::new(45, purging());
+    let mut driver = Driver::begin(&[&replica], Rules::default());
+    let old = |replica: &Replica| -> usize {
+        let paths = replica.files.paths();
+        let files = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "old"));
+        files.map(|path| replica.files.content(path).expect("there").len()).sum()
+    };
+    for number in 0..10 {
+        driver.one(&[&replica], enqueue("bob", 1, number, vec![number as u8; 10_000]));
+    }
+    replica.shard.checkpoint().expect("checkpoint");
+    assert!(old(&replica) > 100_000);
+    let page = replica.fetch(&device("bob", 1));
+    driver.one(&[&replica], ack(&device("bob", 1), 0, page.messages[7].seq));
+    // The first counts what is left, the second acts on it.
+    replica.shard.checkpoint().expect("checkpoint");
+    driver.one(&[&replica], enqueue("eve", 1, 100, "one more entry"));
+    replica.shard.checkpoint().expect("checkpoint");
+    assert!(old(&replica) < 25_000, "{} bytes for two messages", old(&replica));
+    assert_eq!(replica.fetch(&device("bob", 1)).messages[..], page.messages[8..]);
 }

@@ -33,6 +33,12 @@ impl Ids {
         self.base + (self.full.len() * DEDUP_BLOCK_IDS + self.last.len()) as u64
     }
 
+    /// The seq of the newest id; 0: there is none.
+    pub(crate) fn last_seq(&self) -> u64 {
+        let full = || self.full.back().and_then(|block| block.last());
+        self.last.last().or_else(full).map_or(0, |(_, seq)| *seq)
+    }
+
     pub(crate) fn push(&mut self, entry: Entry) {
         self.last.push(entry);
         if self.last.len() == DEDUP_BLOCK_IDS {
