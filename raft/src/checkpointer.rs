@@ -21,6 +21,7 @@ use openraft::async_runtime::WatchReceiver;
 use switchboard_engine::{GroupId, LogId};
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking;
 use crate::group::Group;
 use crate::limits::{CHECKPOINT_LOOK_INTERVAL, CHECKPOINT_NOTE_WAIT_MAX};
 use crate::types::{TypeConfig, to_engine};
@@ -92,6 +93,7 @@ impl<F: Fn() -> Vec<Arc<Group>>> Checkpointer<F> {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 _ = looks.tick() => {}
             }
@@ -158,7 +160,7 @@ pub(crate) async fn checkpoint(group: &Arc<Group>, purge_all: bool) -> Option<Pu
     let before = checkpoint_of(group);
     let shard = group.shard().clone();
     let started = tokio::time::Instant::now();
-    let at = match tokio::task::spawn_blocking(move || shard.checkpoint()).await {
+    let at = match blocking::run(move || shard.checkpoint()).await {
         Ok(Ok(at)) => at,
         Ok(Err(error)) => {
             tracing::warn!(group = group.id(), %error, "a checkpoint failed; it is tried again");

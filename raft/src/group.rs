@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::admission::Admission;
 use crate::barrier::{Barrier, Consistency};
+use crate::clocks::Clocks;
 use crate::error::{BarrierError, GroupOpenError, OverloadReason, Overloaded, WaitError};
 use crate::limits::OVERLOADED_RETRY_MAX;
 use crate::log_store::LogStore;
@@ -46,7 +47,7 @@ pub(crate) struct GroupParts {
     pub(crate) node_id: NodeId,
     pub(crate) log: Log,
     pub(crate) shard: Arc<Shard>,
-    pub(crate) clock: Arc<dyn switchboard_engine::Clock>,
+    pub(crate) clocks: Arc<Clocks>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) snapshots: SnapshotDir,
     pub(crate) bounds: Bounds,
@@ -80,13 +81,13 @@ impl std::fmt::Debug for Group {
 impl Group {
     /// Starts the replica; it takes part in elections from now on.
     pub(crate) async fn open(parts: GroupParts) -> Result<Arc<Self>, GroupOpenError> {
-        let GroupParts { id, node_id, log, shard, clock, transport, .. } = parts;
+        let GroupParts { id, node_id, log, shard, clocks, transport, .. } = parts;
         let GroupParts { snapshots, bounds, admission, .. } = parts;
         let store = LogStore::new(log.clone(), id)
             .map_err(|source| GroupOpenError::Vote { group: id, source })?;
         let silent_until =
             store.has_voted().then(|| Instant::now() + settings::VOTE_SILENCE_AFTER_START);
-        let log_time = Arc::new(LogTime::new(clock, shard.log_time_ms()));
+        let log_time = Arc::new(LogTime::new(clocks, shard.log_time_ms()));
         let news = Arc::new(News::new(log_time.clone(), shard.applied()));
         let machine = StateMachine::new(shard.clone(), news.clone(), snapshots);
         let network = NetworkFactory { transport, node_id, group: id };
@@ -223,6 +224,19 @@ impl Group {
             state.membership_state.effective().voter_ids().collect()
         };
         self.raft.with_raft_state(voters).await
+    }
+
+    /// Who has a replica, voters and learners, asked of openraft itself as [`Self::voters`] is.
+    pub(crate) async fn members(&self) -> Result<Vec<NodeId>, Fatal<TypeConfig>> {
+        let members = |state: &openraft::RaftState<TypeConfig>| {
+            state.membership_state.effective().nodes().map(|(id, ())| *id).collect()
+        };
+        self.raft.with_raft_state(members).await
+    }
+
+    /// What the clock of this node shows.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        self.news.log_time.clock_ms()
     }
 
     pub(crate) fn log(&self) -> &Log {

@@ -17,6 +17,7 @@ pub(crate) async fn watch_disk(log: Log, admission: Arc<Admission>, stop: Cancel
     let mut looks = tokio::time::interval(limits::DISK_LOOK_INTERVAL);
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = looks.tick() => {}
         }
@@ -35,6 +36,7 @@ pub(crate) async fn watch_failures(
     let mut looks = tokio::time::interval(limits::FAILURE_LOOK_INTERVAL);
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = looks.tick() => {}
         }

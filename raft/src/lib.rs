@@ -19,7 +19,9 @@
 
 mod admission;
 mod barrier;
+mod blocking;
 mod checkpointer;
+mod clocks;
 #[cfg(test)]
 mod cluster_tests;
 mod codec;
@@ -38,6 +40,8 @@ mod peer;
 mod proposer;
 pub mod settings;
 mod shard_of;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod snapshot;
 mod state_machine;
 mod status;

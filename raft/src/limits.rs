@@ -63,6 +63,15 @@ pub const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// How far log time may run ahead of the monotonic time passed since the last stamp.
 pub const CLOCK_JUMP_MAX_MS: u64 = 500;
 
+/// How often a node asks the others for their clocks.
+pub const CLOCK_EXCHANGE_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while fewer than a majority of the clocks are known, or the node has no peers yet.
+pub const CLOCK_EXCHANGE_RETRY: Duration = Duration::from_millis(100);
+/// How long it waits for an answer. Half of it is how wrong a reading can be.
+pub const CLOCK_ANSWER_WAIT_MAX: Duration = Duration::from_millis(400);
+/// A reading older than this says nothing any more: clocks are set while nobody looks.
+pub const CLOCK_READING_AGE_MAX: Duration = Duration::from_secs(10);
+
 /// How long a starting or initializing node waits for its own one-voter groups to elect it.
 pub const SOLE_LEADER_WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -73,4 +82,6 @@ const _: () = assert!(APPEND_BYTES_MAX >= ENTRY_BYTES_MAX, "one entry fits one m
 const _: () = assert!(APPLY_READ_BYTES_MAX >= ENTRY_BYTES_MAX, "one entry fits one read");
 const _: () = assert!(WAITING_BYTES_MAX >= ENTRY_BYTES_MAX, "a full entry can be gathered");
 const _: () = assert!(LOG_BYTES_MAX >= CHECKPOINT_BYTES, "one group fits the node's log");
+const _: () = assert!(CLOCK_ANSWER_WAIT_MAX.as_millis() as u64 / 2 < CLOCK_JUMP_MAX_MS);
+const _: () = assert!(CLOCK_READING_AGE_MAX.as_millis() > 4 * CLOCK_EXCHANGE_INTERVAL.as_millis());
 const _: () = assert!(SEGMENT_BYTES_MIN as usize >= 4 * ENTRY_BYTES_MAX);

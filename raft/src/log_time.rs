@@ -1,5 +1,7 @@
 //! Log time: the stamps that a leader writes on its entries, the only clock that `apply` knows.
 //!
+//! The clock meant here is the median of the nodes' [clocks](crate::clocks); of a node alone, its own.
+//!
 //! A stamp is the larger of the last stamp and the clock, and never runs ahead of the monotonic
 //! time that passed since the last stamp by more than a bound: a clock that leaps by an hour would
 //! otherwise expire an hour of messages. Such a leap raises an alarm; log time then goes on at the
@@ -18,21 +20,21 @@
 //! A restart knows no monotonic time since the last stamp: the clock is believed once, and the
 //! last applied stamp is the floor.
 //!
-//! With several replicas the clock read here is to be the median of the replicas' clocks, as
-//! exchanged by the transport; with one voter the median is its own clock.
+//! While fewer than a majority of the clocks are known there is no median, and nothing is believed:
+//! log time goes on at the monotonic pace, or stands still after a restart, until there is one. It
+//! has to begin somewhere, though: a group without any stamp begins with the own clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use switchboard_engine::Clock;
-
+use crate::clocks::Clocks;
 use crate::limits::CLOCK_JUMP_MAX_MS;
+use parking_lot::Mutex;
 
 /// The stamps of one group.
 pub(crate) struct LogTime {
-    clock: Arc<dyn Clock>,
+    clocks: Arc<Clocks>,
     /// Guards the pair of last stamp and agreement, which change together; held for arithmetic.
     state: Mutex<State>,
     alarms: AtomicU64,
@@ -54,19 +56,19 @@ struct Reading {
 
 impl LogTime {
     /// `floor_ms` is the last applied stamp, 0 for a new group.
-    pub(crate) fn new(clock: Arc<dyn Clock>, floor_ms: u64) -> Self {
+    pub(crate) fn new(clocks: Arc<Clocks>, floor_ms: u64) -> Self {
         let state = State { last_ms: floor_ms, agreed: None, leaping: false };
-        Self { clock, state: Mutex::new(state), alarms: AtomicU64::new(0) }
+        Self { clocks, state: Mutex::new(state), alarms: AtomicU64::new(0) }
     }
 
     /// The stamp of the next entry.
     pub(crate) fn stamp(&self) -> u64 {
         let mut state = self.state.lock();
-        let reading = read(*state, self.clock.unix_ms(), self.clock.monotonic());
+        let reading = self.read(*state);
         if reading.state.leaping && !state.leaping {
             self.alarms.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
-                clock_ms = self.clock.unix_ms(),
+                clock_ms = self.clocks.median_ms(),
                 log_time_ms = reading.stamp_ms,
                 "the clock leapt ahead of log time; entries are stamped at the monotonic pace"
             );
@@ -78,7 +80,16 @@ impl LogTime {
     /// What [`Self::stamp`] would give, without giving it.
     pub(crate) fn now(&self) -> u64 {
         let state = *self.state.lock();
-        read(state, self.clock.unix_ms(), self.clock.monotonic()).stamp_ms
+        self.read(state).stamp_ms
+    }
+
+    fn read(&self, state: State) -> Reading {
+        let own = self.clocks.own();
+        match self.clocks.median_ms() {
+            Some(clock_ms) => read(state, clock_ms, own.monotonic()),
+            None if state.last_ms == 0 => read(state, own.unix_ms(), own.monotonic()),
+            None => hold(state, own.monotonic()),
+        }
     }
 
     /// An entry with this stamp was applied, maybe one of another leader.
@@ -86,18 +97,24 @@ impl LogTime {
         let mut state = self.state.lock();
         if stamp_ms > state.last_ms {
             state.last_ms = stamp_ms;
-            state.agreed = Some((stamp_ms, self.clock.monotonic()));
+            state.agreed = Some((stamp_ms, self.clocks.own().monotonic()));
         }
     }
 
-    /// How often the clock was seen to leap ahead.
-    pub(crate) fn alarms(&self) -> u64 {
-        self.alarms.load(Ordering::Relaxed)
+    /// What the clock of this node shows.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        self.clocks.own().unix_ms()
     }
 
-    /// Whether the clock is ahead of log time by more than the bound right now.
+    /// How often the clock was seen to leap ahead, of log time or of the other nodes' clocks.
+    pub(crate) fn alarms(&self) -> u64 {
+        self.alarms.load(Ordering::Relaxed) + self.clocks.alarms()
+    }
+
+    /// Whether the clock is ahead of log time, or apart from the other clocks, by more than the
+    /// bound right now.
     pub(crate) fn is_leaping(&self) -> bool {
-        self.state.lock().leaping
+        self.state.lock().leaping || self.clocks.is_off()
     }
 }
 
@@ -121,6 +138,15 @@ fn read(mut state: State, clock_ms: u64, monotonic: Duration) -> Reading {
                 state.agreed = Some((state.last_ms, monotonic));
             }
         }
+    }
+    Reading { stamp_ms: state.last_ms, state }
+}
+
+/// The same without a clock to go by: log time goes on at the monotonic pace.
+fn hold(mut state: State, monotonic: Duration) -> Reading {
+    if let Some((agreed_ms, at)) = state.agreed {
+        let pace_ms = agreed_ms.saturating_add(millis(monotonic.saturating_sub(at)));
+        state.last_ms = state.last_ms.max(pace_ms);
     }
     Reading { stamp_ms: state.last_ms, state }
 }
@@ -183,6 +209,17 @@ mod tests {
         }
         assert!(!state.leaping);
         assert_eq!(state.last_ms, 2_010_000 + 80_000);
+    }
+
+    #[test]
+    fn without_a_median_time_goes_on_and_nothing_is_believed() {
+        assert_eq!(hold(START, at(5)).stamp_ms, 1_000_000, "a restart stands still");
+        let before = read(START, 2_000_000, at(10));
+        let held = hold(before.state, at(18));
+        assert_eq!(held.stamp_ms, 2_008_000);
+        // The median is known again, and was right all the time.
+        let known = read(held.state, 2_008_050, at(18));
+        assert_eq!((known.stamp_ms, known.state.leaping), (2_008_050, false));
     }
 
     #[test]

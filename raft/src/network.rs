@@ -50,6 +50,9 @@ pub enum PeerRequest {
     PreVote(VoteRequest<TypeConfig>),
     /// Lead from now on.
     TransferLeader(TransferLeaderRequest<TypeConfig>),
+    /// What the peer's clock shows. It is of the node, not of a group: it comes with the meta
+    /// group, and should not wait behind appends, or the reading is as wrong as it waited.
+    Clock,
 }
 
 /// The answer to a [`PeerRequest`] of the same name (both votes have one answer).
@@ -61,6 +64,11 @@ pub enum PeerResponse {
     Vote(VoteResponse<TypeConfig>),
     /// To [`PeerRequest::TransferLeader`].
     TransferLeader(TransferLeaderResponse<TypeConfig>),
+    /// To [`PeerRequest::Clock`].
+    Clock {
+        /// Unix milliseconds.
+        unix_ms: u64,
+    },
 }
 
 /// Why a request has no answer.
@@ -278,6 +286,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
             })
         };
         tokio::select! {
+            biased;
             sent = sent => sent,
             closed = cancel => Err(StreamingError::Closed(closed)),
         }

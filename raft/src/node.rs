@@ -22,7 +22,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::blocking;
 use crate::checkpointer::{Checkpointer, Policy};
+use crate::clocks::{self, Clocks, peers_of};
 use crate::error::{NodeFailure, NodeOpenError};
 use crate::group::Group;
 use crate::health::{watch_disk, watch_failures};
@@ -84,13 +86,14 @@ impl Node {
             })
             .await?
         };
-        let opener =
-            GroupOpener { options, log, snapshots, admission: Arc::new(Admission::default()) };
+        let clocks = Arc::new(Clocks::new(options.clock.clone()));
+        let admission = Arc::new(Admission::default());
+        let opener = GroupOpener { options, log, snapshots, admission, clocks };
         let meta = opener.open(META_GROUP).await?;
         // Loading is work for the processor, so as many at once as there are processors.
         let by_id: BTreeMap<_, _> = stream::iter(opener.known_groups())
             .map(|id| opener.open(id).map_ok(move |group| (id, group)))
-            .buffer_unordered(std::thread::available_parallelism().map_or(2, usize::from))
+            .buffer_unordered(blocking::parallelism())
             .try_collect()
             .await?;
         let groups = Groups { by_id, ..Groups::default() };
@@ -108,12 +111,13 @@ impl Node {
         for group in node.groups() {
             elect_if_sole(&group, node.node_id()).await;
         }
+        node.inner.opener.clocks.set_peers(&peers_of(node.node_id(), &node.groups()).await);
         node.start_tasks();
         Ok(node)
     }
 
     fn start_tasks(&self) {
-        let GroupOpener { options, log, admission, .. } = &self.inner.opener;
+        let GroupOpener { options, log, admission, clocks, .. } = &self.inner.opener;
         let policy =
             Policy { group_bytes: options.checkpoint_bytes, log_bytes: options.log_bytes_max };
         // Tasks hold no handle of the node, or it would never be dropped.
@@ -125,6 +129,13 @@ impl Node {
             tokio::spawn(ticker::run(groups.clone(), stop.clone())),
             tokio::spawn(checkpointer.run(stop.clone())),
             tokio::spawn(watch_disk(log.clone(), admission.clone(), stop.clone())),
+            tokio::spawn(clocks::run(
+                clocks.clone(),
+                options.transport.clone(),
+                options.node_id,
+                groups.clone(),
+                stop.clone(),
+            )),
             tokio::spawn(watch_failures(
                 log.clone(),
                 groups,
@@ -218,7 +229,7 @@ impl Node {
         let groups = self.groups();
         futures::future::join_all(groups.iter().map(|group| group.shutdown())).await;
         let log = self.inner.opener.log.clone();
-        match tokio::task::spawn_blocking(move || log.sync_for_shutdown()).await {
+        match blocking::run(move || log.sync_for_shutdown()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the log could not be synced at shutdown"),
             Err(error) => tracing::error!(%error, "the log panicked at shutdown"),

@@ -6,6 +6,7 @@ use switchboard_engine::log::Log;
 use switchboard_engine::{GroupId, META_GROUP, Shard};
 
 use crate::admission::Admission;
+use crate::clocks::Clocks;
 use crate::error::NodeOpenError;
 use crate::group::{Group, GroupParts};
 use crate::options::NodeOptions;
@@ -18,6 +19,7 @@ pub(crate) struct GroupOpener {
     pub(crate) log: Log,
     pub(crate) snapshots: SnapshotDir,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) clocks: Arc<Clocks>,
 }
 
 impl GroupOpener {
@@ -45,7 +47,7 @@ impl GroupOpener {
             node_id: options.node_id,
             log: self.log.clone(),
             shard: Arc::new(shard),
-            clock: options.clock.clone(),
+            clocks: self.clocks.clone(),
             transport: options.transport.clone(),
             snapshots: self.snapshots.clone(),
             bounds: Bounds {
@@ -66,7 +68,7 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
-    match tokio::task::spawn_blocking(work).await {
+    match crate::blocking::run(work).await {
         Ok(result) => result,
         // Blocking tasks are not cancelled, so it panicked; so do we.
         Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -44,6 +44,7 @@ impl Group {
             PeerRequest::TransferLeader(rpc) => PeerResponse::TransferLeader(
                 raft.handle_transfer_leader(rpc).await.map_err(stopped)?,
             ),
+            PeerRequest::Clock => PeerResponse::Clock { unix_ms: self.clock_ms() },
         })
     }
 

@@ -50,7 +50,7 @@ impl SnapshotDir {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(format!("{number:08}.snapshot"));
         let files = self.files.clone();
-        let task = tokio::task::spawn_blocking(move || {
+        let task = crate::blocking::run(move || {
             let handle = files.open(&path, OpenMode::CreateNew)?;
             let file = SnapshotFile(Arc::new(Temporary { files, path }));
             let sequential = Sequential { handle, at: 0 };

@@ -17,6 +17,7 @@ use openraft::{OptionalSend, Snapshot};
 use switchboard_engine::{Command, EntryPayload, EntryReader, LogId, Reply, Shard};
 use tokio::sync::{broadcast, watch};
 
+use crate::blocking;
 use crate::limits::APPLIED_EVENTS_MAX;
 use crate::log_time::LogTime;
 use crate::snapshot::{SnapshotData, SnapshotDir};
@@ -152,7 +153,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> io::Result<()> {
         let file = snapshot.into_file().await?;
         let (shard, expected) = (self.shard.clone(), meta.clone());
-        let install = tokio::task::spawn_blocking(move || {
+        let install = blocking::run(move || {
             let found = file.meta()?;
             if found != expected {
                 let message = format!("a snapshot of {found} came as one of {expected}");
@@ -204,7 +205,7 @@ impl RaftSnapshotBuilder<TypeConfig> for CheckpointBuilder {
         // Before the first entry there is nothing to take, and a snapshot of nothing is right.
         if self.take && self.live.shard.applied().is_some() {
             let shard = self.live.shard.clone();
-            let taken = tokio::task::spawn_blocking(move || shard.checkpoint());
+            let taken = blocking::run(move || shard.checkpoint());
             taken.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         }
         if let Some(snapshot) = self.live.clone().snapshot()? {

@@ -17,6 +17,7 @@ pub(crate) async fn run(groups: impl Fn() -> Vec<Arc<Group>> + Send, stop: Cance
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = looks.tick() => {}
         }

@@ -15,6 +15,12 @@ use switchboard_engine::{EntryPayload as EnginePayload, LogId, Reply};
 
 use crate::codec::{self, CodecError};
 
+#[cfg(not(feature = "simulation"))]
+use openraft::TokioRuntime as Runtime;
+
+#[cfg(feature = "simulation")]
+use crate::simulation::Runtime;
+
 /// The id of a node, chosen by the operator, never used twice.
 pub type NodeId = u64;
 
@@ -27,6 +33,7 @@ openraft::declare_raft_types!(
         Node = (),
         Term = u64,
         LeaderId = leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type CommittedLeaderId = openraft::alias::CommittedLeaderIdOf<TypeConfig>;

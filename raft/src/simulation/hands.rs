@@ -1,0 +1,57 @@
+//! What an operator does to a cluster, for simulations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use openraft::ChangeMembers;
+use switchboard_engine::GroupId;
+
+use crate::checkpointer::checkpoint;
+use crate::group::Group;
+use crate::node::Node;
+use crate::types::NodeId;
+
+/// Opens a group that the node's log may know nothing of.
+pub async fn open_group(node: &Node, id: GroupId) -> Option<Arc<Group>> {
+    node.ensure_group(id).await.ok()
+}
+
+/// Begins a group with these voters. False if it has begun already or cannot.
+pub async fn form(group: &Group, voters: BTreeSet<NodeId>) -> bool {
+    group.raft().initialize(voters).await.is_ok()
+}
+
+/// Adds a replica that does not vote, and waits until it is committed.
+pub async fn add_learner(group: &Group, id: NodeId) -> bool {
+    group.raft().add_learner(id, (), false).await.is_ok()
+}
+
+/// Changes the voters, over a joint configuration, and waits until it is done. Who leaves goes.
+pub async fn change_voters(group: &Group, voters: BTreeSet<NodeId>) -> bool {
+    let voters: BTreeMap<NodeId, ()> = voters.into_iter().map(|id| (id, ())).collect();
+    let change = ChangeMembers::ReplaceAllVoters(voters.keys().copied().collect());
+    group.raft().change_membership(change, false).await.is_ok()
+}
+
+/// Hands leadership over. Returns when it is under way.
+pub async fn transfer_leader(group: &Group, to: NodeId) -> bool {
+    group.raft().trigger().transfer_leader(to).await.is_ok()
+}
+
+/// Has the replica stand for election, whatever it heard.
+pub async fn stand(group: &Group) -> bool {
+    group.raft().trigger().elect(false).await.is_ok()
+}
+
+/// Takes a checkpoint and purges the log up to it, also on a group that others replicate.
+pub async fn checkpoint_and_purge(group: &Arc<Group>) -> bool {
+    checkpoint(group, true).await.is_some()
+}
+
+/// Why openraft has stopped the replica, if it has.
+pub fn stopped_by(group: &Group) -> Option<String> {
+    use openraft::async_runtime::WatchReceiver;
+    let metrics = group.raft().metrics();
+    let running = metrics.borrow_watched().running_state.clone();
+    running.err().map(|error| error.to_string())
+}
