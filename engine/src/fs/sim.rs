@@ -1,7 +1,8 @@
 //! A disk in memory that behaves as badly as a disk may: for tests of this crate and of others.
 //!
 //! What it simulates, all of it derived from one seed:
-//! - *Power cut* at any chosen operation ([`SimFiles::crash_at`], then [`SimFiles::power_cut`]).
+//! - *Power cut* at any chosen operation ([`SimFiles::crash_at`] by its number, [`SimFiles::watch`] by
+//!   what it does, then [`SimFiles::power_cut`]).
 //!   Of what was not synced, each 512-byte sector keeps its old content or any of the contents it
 //!   was given since, independently: writes are lost, torn and reordered. Changes of names survive
 //!   up to a random one, in their order, as on a journaling file system.
@@ -18,6 +19,7 @@
 mod disk;
 mod inode;
 mod random;
+mod touch;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,9 +29,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{FileHandle, FileLock, Files, OpenMode};
-use disk::{Disk, Operation};
+use disk::Disk;
 use inode::Inode;
 pub use random::Random;
+
+pub use touch::{Touch, TouchKind, Watch};
 
 /// Bytes that reach the disk all or not at all.
 pub const SECTOR_BYTES: usize = 512;
@@ -73,6 +77,12 @@ impl SimFiles {
     /// then on everything fails until [`SimFiles::power_cut`] or [`SimFiles::kill`].
     pub fn crash_at(&self, operation: u64) {
         self.disk.lock().crash_at = Some(operation);
+    }
+
+    /// Calls `watch` before each operation that changes the disk, until the next crash; when it
+    /// returns true the machine goes down in the midst of that operation. It must not use the disk.
+    pub fn watch(&self, watch: impl FnMut(&Touch<'_>) -> bool + Send + 'static) {
+        self.disk.lock().watch = Some(Box::new(watch));
     }
 
     /// The first sync at or after the operation of this number fails.
@@ -145,7 +155,7 @@ impl std::fmt::Debug for SimFiles {
 impl Files for SimFiles {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.disk.lock();
-        disk.begin(Operation::Names)?;
+        disk.begin(&Touch::of(TouchKind::MakeDir, dir))?;
         disk.dirs.extend(dir.ancestors().map(Path::to_path_buf));
         Ok(())
     }
@@ -194,7 +204,7 @@ impl Files for SimFiles {
 
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
         let mut disk = self.disk.lock();
-        bytes.fill_with(|| disk.random.next().to_le_bytes()[0]);
+        bytes.fill_with(|| disk.drawn.next().to_le_bytes()[0]);
         Ok(())
     }
 }
@@ -247,7 +257,8 @@ impl FileHandle for SimFile {
         let mut inode = self.inode.lock();
         let end = offset.saturating_add(bytes.len() as u64);
         disk.check_space(end.saturating_sub(inode.seen.len() as u64), &inode)?;
-        let started = disk.begin(Operation::Write);
+        let path = inode.path.clone();
+        let started = disk.begin(&Touch { offset, bytes, ..Touch::of(TouchKind::Write, &path) });
         if started.is_ok() || disk.down {
             inode.write(bytes, offset);
         }
@@ -257,8 +268,9 @@ impl FileHandle for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.disk.lock();
         self.check(&disk, false)?;
-        let started = disk.begin(Operation::Sync);
         let mut inode = self.inode.lock();
+        let path = inode.path.clone();
+        let started = disk.begin(&Touch::of(TouchKind::Sync, &path));
         match &started {
             Ok(()) => inode.sync(),
             Err(_) if !disk.down => inode.fail_sync(&mut disk.random),
@@ -278,7 +290,8 @@ impl FileHandle for SimFile {
         self.check(&disk, true)?;
         let mut inode = self.inode.lock();
         disk.check_space(size.saturating_sub(inode.seen.len() as u64), &inode)?;
-        disk.begin(Operation::Write)?;
+        let path = inode.path.clone();
+        disk.begin(&Touch { offset: size, ..Touch::of(TouchKind::SetSize, &path) })?;
         inode.set_size(size);
         Ok(())
     }

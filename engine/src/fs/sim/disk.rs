@@ -8,17 +8,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::inode::Inode;
-use super::{OpenMode, Random};
+use super::{OpenMode, Random, Touch, TouchKind, Watch};
 
 pub(super) type Names = BTreeMap<PathBuf, Arc<Mutex<Inode>>>;
-
-/// A kind of operation that changes the disk.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operation {
-    Write,
-    Sync,
-    Names,
-}
 
 enum NameChange {
     Add(PathBuf, Arc<Mutex<Inode>>),
@@ -27,6 +19,7 @@ enum NameChange {
 }
 
 pub(super) struct Disk {
+    seed: u64,
     pub(super) random: Random,
     /// The names as processes see them.
     pub(super) names: Names,
@@ -40,6 +33,10 @@ pub(super) struct Disk {
     pub(super) fail_sync_at: Option<u64>,
     pub(super) fail_write_at: Option<u64>,
     pub(super) capacity: Option<u64>,
+    /// Sees each operation, and says whether the machine goes down in it.
+    pub(super) watch: Option<Watch>,
+    /// What [`fill_random`](crate::fs::Files::fill_random) draws from; begins anew with each boot.
+    pub(super) drawn: Random,
     /// The names on the platter, and what is to be done to them, in order.
     durable_names: Names,
     unsynced_names: Vec<NameChange>,
@@ -47,7 +44,11 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(seed: u64) -> Self {
+        let drawn = Random::new(!seed);
         Self {
+            seed,
+            drawn,
+            watch: None,
             random: Random::new(seed),
             names: Names::new(),
             dirs: BTreeSet::new(),
@@ -69,17 +70,20 @@ impl Disk {
     }
 
     /// Counts an operation, and lets it meet the accident that is planned for it.
-    pub(super) fn begin(&mut self, operation: Operation) -> io::Result<()> {
+    pub(super) fn begin(&mut self, touch: &Touch<'_>) -> io::Result<()> {
         self.check_up()?;
         self.operations += 1;
-        if self.crash_at == Some(self.operations) {
+        let ends_here = self.watch.as_mut().is_some_and(|watch| watch(touch));
+        if ends_here || self.crash_at == Some(self.operations) {
             self.down = true;
             return self.check_up();
         }
-        let fault = match operation {
-            Operation::Write => &mut self.fail_write_at,
-            Operation::Sync => &mut self.fail_sync_at,
-            Operation::Names => return Ok(()),
+        let fault = match touch.kind {
+            TouchKind::Write | TouchKind::SetSize => &mut self.fail_write_at,
+            TouchKind::Sync | TouchKind::SyncDir => &mut self.fail_sync_at,
+            TouchKind::MakeDir | TouchKind::Create | TouchKind::Rename | TouchKind::Remove => {
+                return Ok(());
+            }
         };
         if fault.is_some_and(|at| at <= self.operations) {
             *fault = None;
@@ -91,12 +95,26 @@ impl Disk {
     /// Counts a change of names. It is seen at once; whether it survives a crash in its midst is
     /// left to chance, so it goes among the unsynced ones even then.
     fn begin_names(&mut self, change: NameChange) -> io::Result<()> {
-        let started = self.begin(Operation::Names);
+        let started = self.begin(&match &change {
+            NameChange::Add(path, _) => Touch::of(TouchKind::Create, path),
+            NameChange::Rename(from, to) => {
+                Touch { to: Some(to), ..Touch::of(TouchKind::Rename, from) }
+            }
+            NameChange::Remove(path) => Touch::of(TouchKind::Remove, path),
+        });
         if started.is_ok() || self.down {
             apply(&mut self.names, &change);
             self.unsynced_names.push(change);
+            self.name_inodes();
         }
         started
+    }
+
+    /// Tells every file the name that it has now.
+    fn name_inodes(&self) {
+        for (path, inode) in &self.names {
+            inode.lock().path.clone_from(path);
+        }
     }
 
     pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -141,7 +159,7 @@ impl Disk {
     }
 
     pub(super) fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
-        self.begin(Operation::Sync)?;
+        self.begin(&Touch::of(TouchKind::SyncDir, dir))?;
         let inside = |path: &Path| path.parent() == Some(dir);
         let mut left = Vec::new();
         for change in std::mem::take(&mut self.unsynced_names) {
@@ -183,6 +201,7 @@ impl Disk {
         for inode in self.names.values() {
             inode.lock().power_cut(&mut self.random);
         }
+        self.name_inodes();
         self.start_over();
     }
 
@@ -191,6 +210,8 @@ impl Disk {
             inode.lock().forget_maps();
         }
         self.boot += 1;
+        self.drawn = Random::new(!self.seed);
+        self.watch = None;
         self.down = false;
         self.locks.clear();
         self.crash_at = None;

@@ -1,6 +1,7 @@
 //! One file of the simulated disk: what a process sees of it, and what the platter holds.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +16,8 @@ type Unsynced = BTreeMap<usize, Vec<Box<Sector>>>;
 
 #[derive(Default)]
 pub(super) struct Inode {
+    /// The name that it has, or had last.
+    pub(super) path: PathBuf,
     /// The content as the page cache shows it.
     pub(super) seen: Vec<u8>,
     /// The content after a power cut that loses everything unsynced.
