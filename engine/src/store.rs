@@ -21,7 +21,7 @@ pub use error::{StoreError, StoreOpenError};
 
 use crate::{
     Ack, Acked, Claim, Claimed, Clock, Command, DeviceId, Enqueue, Enqueued, GroupId, Init,
-    Located, MailboxStat, Page, Purge, Purged, Release, Reply, Rules, Shard, ShardOptions,
+    Located, LogId, MailboxStat, Page, Purge, Purged, Release, Reply, Rules, Shard, ShardOptions,
     ShardStats, Status, SystemClock, Unregister, Unregistered,
     fs::{Files, RealFiles},
     group_of_shard,
@@ -255,6 +255,12 @@ impl Store {
     /// Sums over the store.
     pub fn stats(&self) -> ShardStats {
         self.shard.stats()
+    }
+
+    /// A hash of everything in the store, and the log entry it stands at: equal wherever the same log was
+    /// applied. Takes about as long as a checkpoint.
+    pub fn state_hash(&self) -> (LogId, u128) {
+        self.shard.state_hash()
     }
 
     /// Makes the state durable outside the log and lets the log go. Happens by itself as the log grows.
