@@ -36,3 +36,7 @@ replay file *args:
 # Replay conversations while processes are killed: just replay-kills [--short | FILE …].
 replay-kills *args:
     scripts/replay-kills {{args}}
+
+# Measure the rows of the design beside their peers: just report [--only C1,C2] [--quick] [--json FILE].
+report *args:
+    cargo run --release -p switchboard-benches -- report {{args}}

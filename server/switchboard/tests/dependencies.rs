@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cargo_metadata::{DependencyKind, MetadataCommand};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// What each crate may name in `[dependencies]`, directly.
 const ALLOWED: &[(&str, &[&str])] = &[
@@ -16,19 +16,24 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("switchboard-gateway", &["api", "sdk", "process"]),
     ("switchboard-chat", &["api", "sdk", "process"]),
     ("switchboard", &["engine", "api", "sdk", "device", "process", "store", "gateway", "chat"]),
+    ("switchboard-benches", &["engine"]),
 ];
 
 /// Crates that the engine must never reach, by whatever way.
 const NOT_IN_ENGINE: &[&str] =
     &["tokio", "tonic", "prost", "openraft", "chrono", "rand", "metrics"];
 
-fn graph() -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
-    let metadata = MetadataCommand::new()
-        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+fn metadata() -> Metadata {
+    MetadataCommand::new()
+        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml"))
         // Resolves nothing, and so needs no network.
         .no_deps()
         .exec()
-        .expect("cargo metadata");
+        .expect("cargo metadata")
+}
+
+fn graph() -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
+    let metadata = metadata();
     let members: BTreeSet<String> =
         metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
     let graph = metadata
@@ -79,6 +84,26 @@ fn the_engine_knows_neither_network_nor_clock_nor_chance() {
     let (graph, _) = graph();
     for banned in NOT_IN_ENGINE {
         assert!(!graph["switchboard-engine"].contains(*banned), "{banned}");
+    }
+}
+
+#[test]
+fn what_is_measured_against_is_not_in_the_default_build() {
+    let metadata = metadata();
+    let defaults: Vec<_> =
+        metadata.workspace_default_packages().iter().map(|p| p.name.to_string()).collect();
+    let missing: Vec<_> = metadata
+        .workspace_packages()
+        .iter()
+        .map(|package| package.name.to_string())
+        .filter(|name| !defaults.contains(name))
+        .collect();
+    assert_eq!(missing, ["switchboard-benches"]);
+    let (graph, _) = graph();
+    for (name, dependencies) in graph.iter().filter(|(name, _)| *name != "switchboard-benches") {
+        for peer in ["switchboard-benches", "dashmap", "fjall", "papaya", "redb", "scc"] {
+            assert!(!dependencies.contains(peer), "{name} must not depend on {peer}");
+        }
     }
 }
 
