@@ -10,6 +10,7 @@
 //! - A created, renamed or removed name is durable only after `sync_dir` of its directory.
 //! - `rename` is atomic: after a crash the old or the new name holds the file, never neither.
 //! - A map shows the file as it is; whoever maps a file sees to it that nobody writes it meanwhile.
+//! - Handles of one file agree: what one of them wrote, another reads, past the page cache or not.
 
 mod map;
 mod real;
@@ -23,6 +24,9 @@ use bytes::Bytes;
 
 pub use real::RealFiles;
 
+/// A handle of [`OpenMode::WriteDirect`] takes memory, offsets and lengths in multiples of this.
+pub const DIRECT_ALIGN_BYTES: usize = 4096;
+
 /// How [`Files::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -32,6 +36,9 @@ pub enum OpenMode {
     Write,
     /// A file that must not exist yet, to read and write.
     CreateNew,
+    /// An existing file, only for [`FileHandle::write_durable`] past the page cache.
+    /// [`io::ErrorKind::InvalidInput`] where the file system does not have that.
+    WriteDirect,
 }
 
 /// A directory tree: the operating system's, or a simulated disk.
@@ -75,6 +82,14 @@ pub trait FileHandle: Send + Sync + 'static {
 
     /// Makes what was written, and the size, durable.
     fn sync_data(&self) -> io::Result<()>;
+
+    /// Writes all of `bytes` at an offset and makes them durable. Through a handle of
+    /// [`OpenMode::WriteDirect`] that is one request to the disk, and memory, offset and length must
+    /// be multiples of [`DIRECT_ALIGN_BYTES`]: [`io::ErrorKind::InvalidInput`] if they are not.
+    fn write_durable(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_at(bytes, offset)?;
+        self.sync_data()
+    }
 
     /// The size of the file in bytes.
     fn size(&self) -> io::Result<u64>;
@@ -163,4 +178,13 @@ impl Write for Sequential {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether a handle of [`OpenMode::WriteDirect`] takes `bytes` at `offset`.
+#[must_use]
+pub fn is_direct_aligned(bytes: &[u8], offset: u64) -> bool {
+    let align = DIRECT_ALIGN_BYTES;
+    bytes.as_ptr().addr().is_multiple_of(align)
+        && bytes.len().is_multiple_of(align)
+        && offset.is_multiple_of(align as u64)
 }

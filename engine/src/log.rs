@@ -26,6 +26,7 @@
 //! The format is in [`record`](self), `frame` and `header`, and in `docs/file-format.md`.
 
 mod append;
+mod buffer;
 mod core;
 mod error;
 #[cfg(test)]
@@ -36,6 +37,7 @@ mod index;
 pub mod inspect;
 mod keeper;
 pub mod limits;
+mod method;
 mod opening;
 mod options;
 mod queue;
@@ -60,7 +62,7 @@ use parking_lot::Mutex;
 
 pub use error::{AppendError, Fault, LogOpenError, ReadError};
 pub use frame::LogPlace;
-pub use options::{LogOptions, WriterMode};
+pub use options::{LogOptions, WriteMethod, WriterMode};
 pub use queue::Done;
 pub use read::PinnedEntry;
 pub use record::Record;

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{FileHandle, FileLock, Files, OpenMode};
+use super::{FileHandle, FileLock, Files, OpenMode, is_direct_aligned};
 use disk::Disk;
 use inode::Inode;
 pub use random::Random;
@@ -273,6 +273,30 @@ impl FileHandle for SimFile {
         let started = disk.begin(&Touch::of(TouchKind::Sync, &path));
         match &started {
             Ok(()) => inode.sync(),
+            Err(_) if !disk.down => inode.fail_sync(&mut disk.random),
+            Err(_) => {}
+        }
+        started
+    }
+
+    /// A write and a sync, each of which may meet an accident: of a direct write that was cut off
+    /// any sectors may have reached the disk. One that fails is taken for a failed sync.
+    fn write_durable(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.mode != OpenMode::WriteDirect {
+            self.write_at(bytes, offset)?;
+            return self.sync_data();
+        }
+        if !is_direct_aligned(bytes, offset) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.write_at(bytes, offset)?;
+        let mut disk = self.disk.lock();
+        self.check(&disk, true)?;
+        let mut inode = self.inode.lock();
+        let path = inode.path.clone();
+        let started = disk.begin(&Touch::of(TouchKind::Sync, &path));
+        match &started {
+            Ok(()) => inode.sync_range(offset, bytes.len()),
             Err(_) if !disk.down => inode.fail_sync(&mut disk.random),
             Err(_) => {}
         }

@@ -9,6 +9,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use super::buffer::FrameBuffer;
 use super::core::Core;
 use super::frame::{FrameBuilder, FrameHead, FrameKind, LogPlace, Looked, seed_of};
 use super::header::{self, SegmentHeader};
@@ -61,8 +62,8 @@ fn core() -> Core {
 }
 
 fn records_frame() -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut frame = FrameBuilder::new(&mut out);
+    let mut out = FrameBuffer::default();
+    let mut frame = FrameBuilder::new(&mut out, 0);
     for (_, record) in records() {
         let bytes = encoded(record, 2);
         frame.push(&bytes[..36], &bytes[36..]);
@@ -70,7 +71,7 @@ fn records_frame() -> Vec<u8> {
     let here = LogPlace { segment: 9, offset: 0x8000 };
     let durable = LogPlace { segment: 9, offset: 0x7000 };
     frame.finish(FrameKind::Records, here, durable, 0xaabb_ccdd, seed_of(&DISK_ID));
-    out
+    out.bytes().to_vec()
 }
 
 fn header_frame(groups: &[(GroupId, Core)]) -> Vec<u8> {
@@ -78,13 +79,13 @@ fn header_frame(groups: &[(GroupId, Core)]) -> Vec<u8> {
     for (group, core) in groups {
         written.start(*group, core.clone());
     }
-    let mut out = Vec::new();
-    let mut frame = FrameBuilder::new(&mut out);
+    let mut out = FrameBuffer::default();
+    let mut frame = FrameBuilder::new(&mut out, 0);
     header::encode(&mut frame, &DISK_ID, 64 << 20, &written);
     let here = LogPlace { segment: 9, offset: 0 };
     let durable = LogPlace { segment: 8, offset: 0x3ff_f000 };
     frame.finish(FrameKind::SegmentHeader, here, durable, 0xaabb_ccdd, seed_of(&DISK_ID));
-    out
+    out.bytes().to_vec()
 }
 
 /// Hexadecimal lines of 32 bytes, without the zeros at the end.

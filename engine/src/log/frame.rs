@@ -25,6 +25,7 @@
 //! header still says truthfully what was durable before it. That the CRC starts from the disk id,
 //! which no client ever sees, keeps a message from passing for a frame header.
 
+use super::buffer::FrameBuffer;
 use super::limits::BLOCK_BYTES;
 use super::record::field;
 
@@ -157,16 +158,16 @@ fn seeded_crc(seed: u32, bytes: &[u8]) -> u32 {
 
 /// Collects records into a frame.
 pub(super) struct FrameBuilder<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut FrameBuffer,
     records: u32,
     crc: crc32fast::Hasher,
 }
 
 impl<'a> FrameBuilder<'a> {
-    /// Starts over in a buffer.
-    pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
-        out.clear();
-        out.resize(FRAME_HEAD_BYTES, 0);
+    /// Starts over in a buffer, for a frame with about so many bytes of records.
+    pub(super) fn new(out: &'a mut FrameBuffer, records_bytes: u64) -> Self {
+        out.clear(usize::try_from(frame_bytes(records_bytes)).unwrap_or(usize::MAX));
+        out.resize(FRAME_HEAD_BYTES);
         Self { out, records: 0, crc: crc32fast::Hasher::new() }
     }
 
@@ -174,8 +175,8 @@ impl<'a> FrameBuilder<'a> {
     pub(super) fn push(&mut self, head: &[u8], payload: &[u8]) -> usize {
         let at = self.out.len();
         self.crc.update(head.get(..8).unwrap_or(head));
-        self.out.extend_from_slice(head);
-        self.out.extend_from_slice(payload);
+        self.out.extend(head);
+        self.out.extend(payload);
         self.records += 1;
         at
     }
@@ -201,9 +202,11 @@ impl<'a> FrameBuilder<'a> {
             records_crc: self.crc.finalize(),
         };
         let (encoded, crc) = head.encode(seed);
-        self.out[..FRAME_HEAD_BYTES].copy_from_slice(&encoded);
-        let padded = self.out.len().next_multiple_of(BLOCK_BYTES as usize);
-        self.out.resize(padded, 0);
+        if let Some(begin) = self.out.bytes_mut().first_chunk_mut() {
+            *begin = encoded;
+        }
+        self.out.resize(self.out.len().next_multiple_of(BLOCK_BYTES as usize));
+        self.out.align();
         crc
     }
 }

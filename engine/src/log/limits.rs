@@ -42,8 +42,16 @@ pub const FILL_BYTES: usize = 4 * 1024 * 1024;
 pub const SCAN_BYTES: usize = 1024 * 1024;
 /// Pause between two attempts to find space for a segment on a full disk, in milliseconds.
 pub const FULL_RETRY_MS: u64 = 200;
+/// Bytes of each write by which a log that is opened compares the ways to write.
+pub const METHOD_TRIAL_BYTES: usize = 16 * 1024;
+/// Such writes by each method, after one that doesn't count.
+pub const METHOD_TRIALS: usize = 7;
+/// The comparison ends early after so many milliseconds.
+pub const METHOD_TRIAL_MS: u64 = 50;
 
 const _: () = {
+    assert!((METHOD_TRIAL_BYTES as u64).is_multiple_of(BLOCK_BYTES));
+    assert!(BLOCK_BYTES == crate::fs::DIRECT_ALIGN_BYTES as u64);
     assert!(SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES));
     assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
     assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);

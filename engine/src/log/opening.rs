@@ -10,16 +10,18 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::buffer::FrameBuffer;
 use super::error::{Fault, LogOpenError};
 use super::frame::LogPlace;
 use super::keeper::Keeper;
 use super::limits::BLOCK_BYTES;
+use super::method::{self, Output};
 use super::options::{LogOptions, WriterMode};
 use super::queue::Queue;
 use super::recovery::{LogEnd, Recovered, Recovery};
 use super::segment::{Segment, SegmentFile, file_name, sequence_of};
 use super::shared::{Counters, Shared};
-use super::writer::{Writer, write_header, write_synced};
+use super::writer::{Writer, write_header};
 use super::written::Written;
 use crate::fs::{FileLock, Files, OpenMode, read_whole, write_whole};
 
@@ -99,8 +101,10 @@ fn create(
         }
     };
     let first = keeper.prepare(1, 0)?;
-    let nothing = (Written::default(), LogPlace::default());
-    write_header(&first, &disk_id, &nothing.0, nothing.1, 0, &mut Vec::new())?;
+    let (nothing, nowhere) = (Written::default(), LogPlace::default());
+    let output = Output::open(files, &first, false)?;
+    let mut buffer = FrameBuffer::default();
+    write_header(&first, &output, &disk_id, &nothing, nowhere, 0, &mut buffer)?;
     let text = format!("{DISK_ID_TITLE}\n{:032x}\n", u128::from_be_bytes(disk_id));
     let written = write_whole(files, dir, DISK_ID_NAME, text.as_bytes());
     written.map_err(|e| Fault::new("write", dir.join(DISK_ID_NAME), e))?;
@@ -149,13 +153,17 @@ fn start(
     // What a process before this one wrote or named, but did not sync, is seen and may yet be lost.
     files.sync_dir(dir).map_err(|e| Fault::new("sync", dir, e))?;
     secure_last_frame(&active, &end)?;
+    // Behind a torn end is what shows that it is torn: nothing is tried there.
+    let free_from = if end.torn { active.bytes } else { end.offset };
+    let writes_direct = method::choose(&*files, &options, &active, free_from)?;
+    let output = Output::open(&*files, &active, writes_direct)?;
     for file in sealed {
         index.segments.insert(file.sequence, Segment::new(file, true));
     }
     let active = Segment::new(active, false);
     index.segments.insert(active.file.sequence, active.clone());
     keeper.retire(retired.into_iter().map(Arc::new));
-    let writer = Writer::new(active, end.offset, end.chain, written);
+    let writer = Writer::new(active, output, end.offset, end.chain, written);
     let mut shared = Shared {
         files,
         dir: dir.to_path_buf(),
@@ -166,6 +174,7 @@ fn start(
         keeper,
         stepped: None,
         cut_at_open,
+        writes_direct,
         counters: Counters::default(),
         options,
         _lock: lock,
@@ -186,7 +195,8 @@ fn secure_last_frame(active: &SegmentFile, end: &LogEnd) -> Result<(), LogOpenEr
     let mut bytes = vec![0; usize::try_from(head.total_bytes()).unwrap_or(usize::MAX)];
     let read = active.file.read_at(&mut bytes, at);
     read.map_err(|e| Fault::new("read", &active.path, e))?;
-    write_synced(active, &bytes, at)?;
+    let written = active.file.write_durable(&bytes, at);
+    written.map_err(|e| Fault::new("write or sync", &active.path, e))?;
     Ok(())
 }
 

@@ -18,6 +18,20 @@ pub enum WriterMode {
     Stepped,
 }
 
+/// How frames are written; see ADR 0009.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteMethod {
+    /// Whichever is faster on this disk, found out by some writes when the log is opened (a few
+    /// milliseconds). A stepped log writes directly if it can.
+    #[default]
+    Auto,
+    /// Past the page cache, written and synced in one request; buffered where the file system does
+    /// not have that.
+    Direct,
+    /// Through the page cache, then a sync.
+    Buffered,
+}
+
 /// Options of [`Log::open`](super::Log::open). All but `disk_id` may differ from one opening to the
 /// next.
 #[derive(Clone, Debug)]
@@ -38,6 +52,8 @@ pub struct LogOptions {
     pub disk_id: Option<[u8; 16]>,
     /// Who writes. Default: a thread.
     pub writer: WriterMode,
+    /// How. Default: whichever is faster.
+    pub method: WriteMethod,
 }
 
 impl Default for LogOptions {
@@ -50,6 +66,7 @@ impl Default for LogOptions {
             reserve_bytes: RESERVE_BYTES,
             disk_id: None,
             writer: WriterMode::Thread,
+            method: WriteMethod::Auto,
         }
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct Item {
 }
 
 impl Item {
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.records.iter().map(Queued::bytes).sum()
     }
 }

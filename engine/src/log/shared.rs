@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub(super) stepped: Option<Mutex<Writer>>,
     /// The size to which somebody had cut the newest segment's file before this opening.
     pub(super) cut_at_open: Option<u64>,
+    /// Frames are written past the page cache.
+    pub(super) writes_direct: bool,
     pub(super) counters: Counters,
     /// Kept until the writer is done, also if the last handle is dropped by a completion.
     pub(super) _lock: FileLock,

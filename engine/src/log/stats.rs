@@ -60,6 +60,8 @@ pub struct LogStats {
     pub frame_bytes: u64,
     /// Records in them.
     pub records: u64,
+    /// Frames are written past the page cache.
+    pub writes_direct: bool,
     /// Segments begun since the log was opened.
     pub segments_opened: u64,
     /// Free space.
@@ -101,6 +103,7 @@ pub(super) fn stats(shared: &Shared) -> LogStats {
         frames: counters.frames.load(Ordering::Relaxed),
         frame_bytes: counters.frame_bytes.load(Ordering::Relaxed),
         records: counters.records.load(Ordering::Relaxed),
+        writes_direct: shared.writes_direct,
         segments_opened: counters.segments_opened.load(Ordering::Relaxed),
         space,
         closed: queue.closed.is_some(),

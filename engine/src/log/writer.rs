@@ -12,11 +12,13 @@
 
 use std::sync::Arc;
 
+use super::buffer::FrameBuffer;
 use super::error::Fault;
 use super::frame::{FRAME_HEAD_BYTES, FrameBuilder, FrameKind, LogPlace, seed_of};
 use super::header;
 use super::keeper::Next;
 use super::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, frame_bytes_max};
+use super::method::Output;
 use super::queue::{Item, Queued, Taken};
 use super::record::Change;
 use super::segment::{Segment, SegmentFile};
@@ -45,13 +47,21 @@ pub(super) struct Writer {
     written: Written,
     /// No frame says yet that the last one is durable.
     unrecorded: bool,
-    frame: Vec<u8>,
+    frame: FrameBuffer,
+    output: Output,
 }
 
 impl Writer {
     /// Goes on after `end` of a segment whose last frame has this CRC.
-    pub(super) fn new(active: Arc<Segment>, end: u64, chain: u32, written: Written) -> Self {
-        Self { active, end, chain, written, unrecorded: false, frame: Vec::new() }
+    pub(super) fn new(
+        active: Arc<Segment>,
+        output: Output,
+        end: u64,
+        chain: u32,
+        written: Written,
+    ) -> Self {
+        let frame = FrameBuffer::default();
+        Self { active, end, chain, written, unrecorded: false, frame, output }
     }
 
     pub(super) fn is_unrecorded(&self) -> bool {
@@ -113,7 +123,8 @@ impl Writer {
     fn write_batch(&mut self, shared: &Shared, batch: &[Item]) -> Result<(), Fault> {
         let mut places: Vec<(&Queued, u32)> = Vec::new();
         let mut buffer = std::mem::take(&mut self.frame);
-        let mut frame = FrameBuilder::new(&mut buffer);
+        let bytes = batch.iter().map(Item::bytes).sum();
+        let mut frame = FrameBuilder::new(&mut buffer, bytes);
         for record in batch.iter().flat_map(|item| &item.records) {
             let at = frame.push(&record.head, &record.payload);
             places.push((record, u32::try_from(self.end + at as u64).unwrap_or(u32::MAX)));
@@ -127,9 +138,9 @@ impl Writer {
         let seed = seed_of(&shared.disk_id);
         // All before this frame is synced, so it is durable up to where this one begins.
         let chain = frame.finish(FrameKind::Records, here, here, self.chain, seed);
-        let outcome = write_synced(&self.active.file, &buffer, self.end);
+        let outcome = self.output.write(&self.active.file, &buffer, self.end);
         self.end += buffer.len() as u64;
-        self.frame = keep_small(buffer);
+        self.keep(buffer);
         outcome?;
         self.chain = chain;
         self.unrecorded = true;
@@ -206,10 +217,10 @@ impl Writer {
     fn write_empty(&mut self, shared: &Shared) -> Result<(), Fault> {
         let here = LogPlace { segment: self.sequence(), offset: self.end };
         let mut buffer = std::mem::take(&mut self.frame);
-        let frame = FrameBuilder::new(&mut buffer);
+        let frame = FrameBuilder::new(&mut buffer, 0);
         let seed = seed_of(&shared.disk_id);
         let chain = frame.finish(FrameKind::Records, here, here, self.chain, seed);
-        write_synced(&self.active.file, &buffer, self.end)?;
+        self.output.write(&self.active.file, &buffer, self.end)?;
         self.end += buffer.len() as u64;
         self.frame = buffer;
         self.chain = chain;
@@ -240,10 +251,12 @@ impl Writer {
     pub(super) fn rotate_into(&mut self, shared: &Shared, file: SegmentFile) -> Result<(), Fault> {
         let durable = LogPlace { segment: self.sequence(), offset: self.end };
         let mut buffer = std::mem::take(&mut self.frame);
-        let chain =
-            write_header(&file, &shared.disk_id, &self.written, durable, self.chain, &mut buffer)?;
+        let output = Output::open(&*shared.files, &file, shared.writes_direct)?;
+        let (id, written) = (&shared.disk_id, &self.written);
+        let chain = write_header(&file, &output, id, written, durable, self.chain, &mut buffer)?;
+        self.output = output;
         self.end = buffer.len() as u64;
-        self.frame = keep_small(buffer);
+        self.keep(buffer);
         self.chain = chain;
         self.active.seal();
         self.active = Segment::new(file, false);
@@ -253,34 +266,30 @@ impl Writer {
         Counters::add(&shared.counters.segments_opened, 1);
         Ok(())
     }
+
+    /// Takes a buffer to use again, unless one large frame has made it large.
+    fn keep(&mut self, mut buffer: FrameBuffer) {
+        buffer.keep_at_most(2 * FRAME_BYTES_MAX as usize);
+        self.frame = buffer;
+    }
 }
 
 /// Writes and syncs the frame that opens a segment; returns its CRC. `buffer` then is the frame.
 pub(super) fn write_header(
     file: &SegmentFile,
+    output: &Output,
     disk_id: &[u8; 16],
     written: &Written,
     durable: LogPlace,
     previous: u32,
-    buffer: &mut Vec<u8>,
+    buffer: &mut FrameBuffer,
 ) -> Result<u32, Fault> {
-    let mut frame = FrameBuilder::new(buffer);
+    let mut frame = FrameBuilder::new(buffer, BLOCK_BYTES);
     header::encode(&mut frame, disk_id, file.bytes, written);
     let here = LogPlace { segment: file.sequence, offset: 0 };
     let chain = frame.finish(FrameKind::SegmentHeader, here, durable, previous, seed_of(disk_id));
-    write_synced(file, buffer, 0)?;
+    output.write(file, buffer, 0)?;
     Ok(chain)
-}
-
-/// Writes bytes into a segment, and syncs them.
-pub(super) fn write_synced(file: &SegmentFile, bytes: &[u8], at: u64) -> Result<(), Fault> {
-    file.file.write_at(bytes, at).map_err(|e| Fault::new("write", &file.path, e))?;
-    file.file.sync_data().map_err(|e| Fault::new("sync", &file.path, e))
-}
-
-/// A buffer to use again, unless one large frame has made it large.
-fn keep_small(buffer: Vec<u8>) -> Vec<u8> {
-    if buffer.capacity() as u64 > 2 * FRAME_BYTES_MAX { Vec::new() } else { buffer }
 }
 
 /// Closes the log if the writer's thread panics, so that nobody waits for ever.

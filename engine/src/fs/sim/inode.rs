@@ -95,6 +95,19 @@ impl Inode {
         }
     }
 
+    /// What one durable write covers; the rest stays unsynced.
+    pub(super) fn sync_range(&mut self, offset: u64, len: usize) {
+        let start = usize::try_from(offset).expect("a simulated file fits in memory");
+        let end = (start + len).min(self.seen.len());
+        if self.platter.len() < end {
+            self.platter.resize(end, 0);
+        }
+        if start < end {
+            self.platter[start..end].copy_from_slice(&self.seen[start..end]);
+        }
+        self.unsynced.retain(|number, _| !(start..end).contains(&(number * SECTOR_BYTES)));
+    }
+
     /// A sync that reports an error: some sectors reached the platter, none will be tried again.
     pub(super) fn fail_sync(&mut self, random: &mut Random) {
         self.settle(random);

@@ -1,5 +1,6 @@
 //! The simulated disk is believed by every crash test, so it is tested itself.
 
+use super::super::DIRECT_ALIGN_BYTES;
 use super::*;
 
 fn dir() -> &'static Path {
@@ -121,4 +122,53 @@ fn writing_a_mapped_file_is_noticed() {
     let part = file.map().unwrap().slice(1..);
     let _ = file.write_at(b"x", 0);
     drop(part);
+}
+
+#[test]
+fn a_direct_write_is_durable_alone_and_refuses_what_is_not_aligned() {
+    let memory = vec![2; 3 * DIRECT_ALIGN_BYTES];
+    let block = &memory[memory.as_ptr().align_offset(DIRECT_ALIGN_BYTES)..][..DIRECT_ALIGN_BYTES];
+    let mut others = std::collections::BTreeSet::new();
+    for seed in 0..50 {
+        let (disk, path, file) = disk_with_file(seed);
+        file.write_at(&[1; 2 * DIRECT_ALIGN_BYTES], 0).unwrap();
+        file.sync_data().unwrap();
+        disk.sync_dir(dir()).unwrap();
+        file.write_at(&[3; 512], 0).unwrap();
+        let direct = disk.open(&path, OpenMode::WriteDirect).unwrap();
+        direct.write_durable(block, DIRECT_ALIGN_BYTES as u64).unwrap();
+        for (bytes, at) in [(block, 512), (&block[..512], 0), (&memory[1..513], 0)] {
+            let refused = direct.write_durable(bytes, at).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        }
+        disk.power_cut();
+        let content = disk.content(&path).unwrap();
+        assert_eq!(&content[DIRECT_ALIGN_BYTES..], block, "seed {seed}");
+        others.insert(content[0]);
+    }
+    assert_eq!(others.len(), 2, "what another handle wrote is not synced by it");
+}
+
+#[test]
+fn a_direct_write_that_fails_or_is_cut_off_may_be_torn() {
+    let memory = vec![2; 2 * DIRECT_ALIGN_BYTES];
+    let block = &memory[memory.as_ptr().align_offset(DIRECT_ALIGN_BYTES)..][..DIRECT_ALIGN_BYTES];
+    let mut outcomes = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let (disk, path, file) = disk_with_file(seed);
+        file.write_at(&[1; DIRECT_ALIGN_BYTES], 0).unwrap();
+        file.sync_data().unwrap();
+        disk.sync_dir(dir()).unwrap();
+        let direct = disk.open(&path, OpenMode::WriteDirect).unwrap();
+        if seed % 2 == 0 {
+            disk.crash_at(disk.operations() + 1 + seed / 2 % 2);
+        } else {
+            disk.fail_sync_at(disk.operations() + 1);
+        }
+        direct.write_durable(block, 0).unwrap_err();
+        disk.power_cut();
+        let content = disk.content(&path).unwrap();
+        outcomes.insert((seed % 2, content[0], content[512]));
+    }
+    assert_eq!(outcomes.len(), 8, "every mixture of old and new occurs: {outcomes:?}");
 }
