@@ -47,6 +47,7 @@ pub use shard::{
     Shard, ShardOpenError, ShardOptions, StoredMessage,
 };
 pub use state::{
-    ApplyError, ClusterInfo, GatewayInfo, Located, MailboxStat, MetaState, NodeInfo, ShardStats,
+    ApplyError, ClusterInfo, GatewayInfo, Located, MailboxStat, MetaState, NodeInfo, SessionRecord,
+    ShardStats,
 };
 pub use store::{Options, Store, StoreError, StoreOpenError};

@@ -34,7 +34,7 @@ use pass::{Live, live_of};
 
 use crate::{
     ApplyError, CheckpointMeta, DeviceId, EntryPayload, GroupId, Located, LogId, MailboxStat,
-    MetaState, Reply, Rules, ShardStats,
+    MetaState, Reply, Rules, SessionRecord, ShardStats,
     bodies::OldFiles,
     checkpoint::Checkpoints,
     fs::Files,
@@ -205,6 +205,24 @@ impl Shard {
     #[must_use]
     pub fn locate(&self, user: &[u8]) -> Located {
         self.state().locate(user)
+    }
+
+    /// The same for several users, in their order: cheaper than one by one.
+    #[must_use]
+    pub fn locate_batch(&self, users: &[&[u8]]) -> Vec<Located> {
+        self.state().locate_batch(users)
+    }
+
+    /// The session of one device, also if its incarnation has ended.
+    #[must_use]
+    pub fn session(&self, user: &[u8], device: u16) -> Option<SessionRecord> {
+        self.state().session(user, device)
+    }
+
+    /// Appends to `out` the session of each user's primary device, in the order of `users`; also those
+    /// of ended incarnations. Cheaper than one by one.
+    pub fn sessions_batch(&self, users: &[&[u8]], out: &mut Vec<Option<SessionRecord>>) {
+        self.state().sessions_batch(users, out);
     }
 
     /// The push token of a device.

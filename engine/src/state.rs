@@ -43,6 +43,7 @@ pub(crate) use message::{Message, Place};
 pub use meta::{ClusterInfo, GatewayInfo, MetaState, NodeInfo};
 pub use query::{Located, MailboxStat, ShardStats};
 pub(crate) use snapshot::Snapshot;
+pub use user::SessionRecord;
 pub(crate) use user::User;
 
 use std::sync::Arc;

@@ -21,8 +21,8 @@ pub use error::{StoreError, StoreOpenError};
 
 use crate::{
     Ack, Acked, Claim, Claimed, Clock, Command, DeviceId, Enqueue, Enqueued, GroupId, Init,
-    Located, LogId, MailboxStat, Page, Purge, Purged, Release, Reply, Rules, Shard, ShardOptions,
-    ShardStats, Status, SystemClock, Unregister, Unregistered,
+    Located, LogId, MailboxStat, Page, Purge, Purged, Release, Reply, Rules, SessionRecord, Shard,
+    ShardOptions, ShardStats, Status, SystemClock, Unregister, Unregistered,
     fs::{Files, RealFiles},
     group_of_shard,
     limits::STORE_CHECKPOINT_BYTES,
@@ -244,6 +244,22 @@ impl Store {
     /// The sessions and devices of a user.
     pub fn locate(&self, user: &[u8]) -> Located {
         self.shard.locate(user)
+    }
+
+    /// The sessions and devices of several users, in their order: cheaper than one by one.
+    pub fn locate_batch(&self, users: &[&[u8]]) -> Vec<Located> {
+        self.shard.locate_batch(users)
+    }
+
+    /// The session of one device.
+    pub fn session(&self, user: &[u8], device: u16) -> Option<SessionRecord> {
+        self.shard.session(user, device)
+    }
+
+    /// Appends to `out` the session of each user's primary device, in the order of `users`: cheaper
+    /// than one by one.
+    pub fn sessions_batch(&self, users: &[&[u8]], out: &mut Vec<Option<SessionRecord>>) {
+        self.shard.sessions_batch(users, out);
     }
 
     /// What waits for a device.

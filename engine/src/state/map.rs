@@ -18,9 +18,9 @@ use super::{
     snapshot::Snapshots,
     user::{Totals, User},
 };
-use crate::limits::USER_BUCKETS;
+use crate::limits::{SHARDS_MAX, USER_BUCKETS};
 
-/// The users whose hash ends alike.
+/// The users whose hashes lie in one range.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     users: HashMap<Bytes, User, FixedState>,
@@ -126,9 +126,11 @@ impl UserMap {
         &self.snapshots
     }
 
+    /// The top bits of the hash choose the shard, up to as many as the most shards need. Those after
+    /// them choose the bucket, so a bucket holds a contiguous range of what is left of the hash.
     fn index_of(user: &[u8]) -> usize {
-        // The top bits choose the shard, so the bottom bits choose the bucket.
-        usize::try_from(xxh3_64(user) % USER_BUCKETS as u64).unwrap_or(0)
+        let order = xxh3_64(user).rotate_left(SHARDS_MAX.ilog2());
+        usize::try_from(order >> (u64::BITS - USER_BUCKETS.ilog2())).unwrap_or(0)
     }
 
     /// Looks at a user; `None` when there is no record. Keep it short: the writer may wait.

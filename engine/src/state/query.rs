@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::{
     MetaState, State,
     message::Message,
-    user::{Totals, User},
+    user::{SessionRecord, Totals, User},
 };
 use crate::{DeviceId, PRIMARY_DEVICE, Session, command::Rules, limits::USER_BUCKETS};
 
@@ -90,6 +90,20 @@ impl State {
             }
             located
         })
+    }
+
+    /// Where each of several users is, in their order.
+    pub(crate) fn locate_batch(&self, names: &[&[u8]]) -> Vec<Located> {
+        names.iter().map(|name| self.locate(name)).collect()
+    }
+
+    pub(crate) fn session(&self, name: &[u8], device: u16) -> Option<SessionRecord> {
+        self.users.read(name, |user| user?.device(device)?.session)
+    }
+
+    /// Appends the session of each user's primary device.
+    pub(crate) fn sessions_batch(&self, names: &[&[u8]], out: &mut Vec<Option<SessionRecord>>) {
+        out.extend(names.iter().map(|name| self.session(name, PRIMARY_DEVICE)));
     }
 
     pub(crate) fn push_token(&self, device: &DeviceId) -> Option<Bytes> {

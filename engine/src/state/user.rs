@@ -9,14 +9,19 @@ use smallvec::SmallVec;
 use super::mailbox::{Load, Mailbox};
 use crate::{DeviceId, PRIMARY_DEVICE, Session};
 
-/// The live connection of a device.
+/// The live connection of a device, without the device's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SessionRecord {
-    pub(crate) gateway_id: u32,
-    pub(crate) incarnation: u64,
-    pub(crate) connection_id: u64,
-    pub(crate) epoch: u64,
-    pub(crate) connected_at_ms: u64,
+pub struct SessionRecord {
+    /// The gateway that holds it.
+    pub gateway_id: u32,
+    /// Which life of that gateway.
+    pub incarnation: u64,
+    /// Chosen by the gateway; unique within one incarnation.
+    pub connection_id: u64,
+    /// The fencing token: the position of the claim.
+    pub epoch: u64,
+    /// Log time of the claim, Unix milliseconds.
+    pub connected_at_ms: u64,
 }
 
 impl SessionRecord {
