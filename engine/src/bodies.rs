@@ -34,7 +34,7 @@ use crate::{
     GroupId,
     fs::{FileHandle, Files, OpenMode},
     limits::{DAY_MS, OLD_FILE_BYTES_MAX, OLD_FILES_MAX, OLD_WRITE_BYTES},
-    state::Place,
+    state::{Live, Place},
 };
 
 const MAGIC: &[u8; 8] = b"SBOLD001";
@@ -166,10 +166,10 @@ impl OldFiles {
     }
 
     /// Removes every file that is not in `live`.
-    pub(crate) fn retain(&self, live: &BTreeMap<u32, u64>) -> Result<(), BodyError> {
+    pub(crate) fn retain(&self, live: &Live) -> Result<(), BodyError> {
         let mut removed = false;
         for number in numbers(&*self.files, &self.dir)? {
-            if live.contains_key(&number) {
+            if live.has(number) {
                 continue;
             }
             let path = self.path(number);

@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/checkpoints/GROUP-INDEX.ckpt     sections (see `sections`), magic "SBCKPT01"
 //!   kind 1   header: log ids, log time, generation, dedup key, rules, membership   once, first
+//!   kind 7   counts: how many users there are                                      once
 //!   kind 2   users, with the places of their messages                              any number
 //!   kind 6   dedup index: slices, and the id files that have their ids             once
 //!   kind 4   meta state (meta group only)                                          at most once
@@ -11,8 +12,10 @@
 //! INDEX is the log index it stands at, 16 hexadecimal digits. Message records are not in it: they lie
 //! in old files, and message ids in id files; both are durable before the checkpoint that names them.
 
+mod loading;
+
 use std::{
-    io::{self, BufReader, BufWriter},
+    io::{self, BufWriter},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,16 +23,17 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
+pub(crate) use loading::Loading;
+
 use crate::{
     DecodeError, GroupId, LogId,
-    codec::Reader,
     fs::{Files, OpenMode, Sequential},
     id_files::{IdFiles, Run},
     limits::OLD_WRITE_BYTES,
-    sections::{Envelope, SectionError, SectionReader, SectionWriter},
+    sections::{Envelope, SectionError, SectionIndex, SectionWriter},
     state::{
-        Dedup, Expected, Header, MetaState, Remembered, State, User, decode_dedup, decode_index,
-        decode_meta, decode_users, encode_dedup, encode_index, encode_meta,
+        Header, Live, MetaState, Remembered, State, encode_counts, encode_dedup, encode_index,
+        encode_meta,
     },
 };
 
@@ -38,6 +42,7 @@ pub(crate) const USERS: u8 = 2;
 pub(crate) const DEDUP: u8 = 3;
 pub(crate) const META: u8 = 4;
 const DEDUP_INDEX: u8 = 6;
+const COUNTS: u8 = 7;
 
 const ENVELOPE: Envelope = Envelope { magic: *b"SBCKPT01", what: "checkpoint" };
 const SUFFIX: &str = ".ckpt";
@@ -132,34 +137,12 @@ impl Checkpoints {
         Ok(written)
     }
 
-    /// Loads a checkpoint with the ids that it names.
-    pub(crate) fn load(&self, index: u64, id_files: &IdFiles) -> Result<State, LoadError> {
+    /// Loads a checkpoint with the ids that it names; says also what waits in old files.
+    pub(crate) fn load(&self, index: u64, id_files: &IdFiles) -> Result<(State, Live), LoadError> {
         let opened = self.files.open(&self.path(index), OpenMode::Read);
-        let handle = opened.map_err(|source| SectionError::Io { at: 0, source })?;
-        let mut input = BufReader::with_capacity(OLD_WRITE_BYTES, Sequential::new(handle));
-        let mut sections = SectionReader::new(&mut input, ENVELOPE)?;
-        let mut loading = Loading::default();
-        let mut remembered = None;
-        loop {
-            let at = sections.at();
-            let Some((kind, payload)) = sections.next()? else { break };
-            match kind {
-                USERS => {
-                    let users = decode_users(payload, loading.expected(at, true)?);
-                    let users = users.map_err(|source| LoadError::Content { at, source })?;
-                    loading.users.extend(users);
-                }
-                DEDUP_INDEX if remembered.is_none() => {
-                    let index = decode_index(payload);
-                    let index = index.map_err(|source| LoadError::Content { at, source })?;
-                    remembered = Some(id_files.load(index)?);
-                }
-                DEDUP => return Err(LoadError::Order { at, reason: "a kind of exports" }),
-                kind => loading.take(at, kind, payload)?,
-            }
-        }
-        let missing = LoadError::Order { at: sections.at(), reason: "no dedup index came" };
-        loading.finish(self.group, sections.at(), remembered.ok_or(missing)?)
+        let map = opened.and_then(|file| file.map());
+        let map = map.map_err(|source| SectionError::Io { at: 0, source })?;
+        loading::load(&SectionIndex::new(map, ENVELOPE)?, self.group, id_files)
     }
 
     /// Removes the checkpoints of the group below an index.
@@ -171,78 +154,18 @@ impl Checkpoints {
     }
 }
 
-/// What has been read of a state.
-#[derive(Default)]
-pub(crate) struct Loading {
-    pub(crate) header: Option<Header>,
-    pub(crate) users: Vec<(Bytes, User)>,
-    dedup: BytesMut,
-    meta: Option<MetaState>,
-}
-
-impl Loading {
-    /// Takes a section of a kind that checkpoints and exports share.
-    pub(crate) fn take(&mut self, at: u64, kind: u8, payload: Bytes) -> Result<(), LoadError> {
-        let content = |source| LoadError::Content { at, source };
-        match kind {
-            HEADER if self.header.is_none() => {
-                let mut reader = Reader::new(payload);
-                let header = Header::decode(&mut reader).map_err(content)?;
-                reader.finish().map_err(content)?;
-                self.header = Some(header);
-            }
-            DEDUP => self.dedup.extend_from_slice(&payload),
-            META if self.meta.is_none() => {
-                self.meta = Some(decode_meta(payload).map_err(content)?);
-            }
-            _ => return Err(LoadError::Order { at, reason: "a kind that may not come here" }),
-        }
-        Ok(())
-    }
-
-    /// What is expected of users that stand at `at`.
-    pub(crate) fn expected(&self, at: u64, with_places: bool) -> Result<Expected, LoadError> {
-        let order = LoadError::Order { at, reason: "users before the header" };
-        let header = self.header.as_ref().ok_or(order)?;
-        Ok(Expected { with_places, last_position: header.last_position() })
-    }
-
-    /// The dedup table as an export has it.
-    pub(crate) fn take_remembered(&mut self, at: u64) -> Result<Remembered, LoadError> {
-        let decoded = decode_dedup(self.dedup.split().freeze());
-        decoded.map_err(|source| LoadError::Content { at, source })
-    }
-
-    /// Puts the state together.
-    pub(crate) fn finish(
-        self,
-        group: GroupId,
-        at: u64,
-        remembered: Remembered,
-    ) -> Result<State, LoadError> {
-        let missing = LoadError::Order { at, reason: "no header came before the end" };
-        let header = self.header.ok_or(missing)?;
-        if header.group != group {
-            return Err(LoadError::Order { at, reason: "it is of another group" });
-        }
-        if remembered.ids.last_seq() > header.last_position() {
-            return Err(LoadError::Order { at, reason: "an id from after the last entry" });
-        }
-        let state = State::restored(header, Dedup::new(remembered), self.meta.unwrap_or_default());
-        for (name, user) in self.users {
-            if !state.restore_user(&name, user) {
-                return Err(LoadError::Order { at, reason: "a user stands in it twice" });
-            }
-        }
-        Ok(state)
-    }
-}
-
 /// Writes the header's section.
 pub(crate) fn write_header(sections: &mut SectionWriter<'_>, header: &Header) -> io::Result<()> {
     let mut bytes = BytesMut::new();
     header.encode(&mut bytes);
     sections.section(HEADER, &bytes)
+}
+
+/// Writes how many users there are, so that a load can make room for them at once.
+pub(crate) fn write_counts(sections: &mut SectionWriter<'_>, users: u64) -> io::Result<()> {
+    let mut bytes = BytesMut::new();
+    encode_counts(&mut bytes, users);
+    sections.section(COUNTS, &bytes)
 }
 
 /// Writes the dedup table whole.

@@ -158,6 +158,12 @@ impl Reader {
         Ok(self.bytes.slice(range))
     }
 
+    /// Where the bytes behind a length of 8 bits stand.
+    pub(crate) fn short_range(&mut self) -> Result<std::ops::Range<usize>, DecodeError> {
+        let len = self.u8()?;
+        self.advance(usize::from(len))
+    }
+
     /// Bytes behind a length of 8 bits.
     pub(crate) fn short(&mut self) -> Result<Bytes, DecodeError> {
         let len = self.u8()?;

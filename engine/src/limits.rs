@@ -101,6 +101,8 @@ pub const SECTION_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const USERS_SECTION_BYTES: usize = 1024 * 1024;
 /// An old file takes no more records beyond this size.
 pub const OLD_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Threads that load one checkpoint.
+pub const LOAD_THREADS_MAX: usize = 8;
 /// Old files of one group.
 pub const OLD_FILES_MAX: usize = 100_000;
 /// Old files are written in pieces of about this size.

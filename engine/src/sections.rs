@@ -13,10 +13,14 @@
 //! All integers are little-endian. Without its end a file is not whole, so a file that was cut off is
 //! never taken for a shorter one.
 
+mod index;
+
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use thiserror::Error;
+
+pub(crate) use index::{Found, SectionIndex};
 
 use crate::limits::SECTION_BYTES_MAX;
 

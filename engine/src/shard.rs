@@ -30,8 +30,6 @@ pub use error::{
 pub use export::ExportHeader;
 pub use fetch::{Page, StoredMessage};
 
-use pass::{Live, live_of};
-
 use crate::{
     ApplyError, CheckpointMeta, DeviceId, EntryPayload, GroupId, Located, LogId, MailboxStat,
     MetaState, Reply, Rules, SessionRecord, ShardStats,
@@ -41,7 +39,7 @@ use crate::{
     id_files::IdFiles,
     limits::REPLAY_READ_BYTES,
     log::Log,
-    state::{Header, Snapshot, State},
+    state::{Header, Live, Snapshot, State},
 };
 
 /// Options of a shard.
@@ -94,8 +92,8 @@ impl Shard {
             let dir = data_dir.join("checkpoints");
             return Err(ShardOpenError::CheckpointMissing { group, at, dir });
         }
-        let state = match newest {
-            None => State::new(Header::new(group)),
+        let (state, live) = match newest {
+            None => (State::new(Header::new(group)), Live::default()),
             Some(index) => checkpoints.load(index, &ids).map_err(|error| {
                 ShardOpenError::Checkpoint { path: checkpoints.path(index), source: error.into() }
             })?,
@@ -117,7 +115,6 @@ impl Shard {
             checkpoint: RwLock::new(meta),
         };
         // What a checkpoint that did not finish has left behind.
-        let live = live_of(&shard.state());
         shard.remove_unused(newest, live).map_err(directory)?;
         shard.replay()?;
         Ok(shard)

@@ -23,6 +23,7 @@ mod encode;
 mod expiry;
 mod hash;
 mod header;
+mod live;
 mod mailbox;
 mod map;
 mod message;
@@ -37,8 +38,12 @@ pub(crate) use dedup::{
     Dedup, DedupIndex, Entry as DedupEntry, Remembered, decode_dedup, decode_ids, decode_index,
     encode_dedup, encode_ids, encode_index,
 };
-pub(crate) use encode::{Expected, decode_meta, decode_users, encode_meta, encode_user, put_place};
+pub(crate) use encode::{
+    Expected, decode_counts, decode_meta, each_user, encode_counts, encode_meta, encode_user,
+    put_place,
+};
 pub(crate) use header::Header;
+pub(crate) use live::Live;
 pub(crate) use message::{Message, Place};
 pub use meta::{ClusterInfo, GatewayInfo, MetaState, NodeInfo};
 pub use query::{Located, MailboxStat, ShardStats};

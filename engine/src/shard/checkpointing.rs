@@ -4,15 +4,15 @@ use std::{collections::BTreeSet, io};
 
 use super::{
     CheckpointError, Shard,
-    pass::{Live, Pass, Passed},
+    pass::{Pass, Passed},
 };
 use crate::{
     CheckpointMeta, LogId,
-    checkpoint::{write_dedup_index, write_header, write_meta},
+    checkpoint::{write_counts, write_dedup_index, write_header, write_meta},
     id_files::Run,
     limits::{OLD_FILE_SMALL_BYTES, OLD_FILES_SMALL_MAX},
     log::Record,
-    state::Snapshot,
+    state::{Live, Snapshot},
 };
 
 /// What a checkpoint names.
@@ -60,6 +60,7 @@ impl Shard {
     ) -> Result<Written, CheckpointError> {
         let written = self.checkpoints.write(at.index, |sections| {
             write_header(sections, &snapshot.header)?;
+            write_counts(sections, snapshot.users)?;
             let passed = Pass::new(self, snapshot, rewritten).run(snapshot, sections)?;
             let ids = self.ids.write(&snapshot.dedup, afresh)?;
             write_dedup_index(sections, &snapshot.dedup, &ids)?;
@@ -75,10 +76,10 @@ impl Shard {
     fn files_to_rewrite(&self) -> Result<BTreeSet<u32>, CheckpointError> {
         let sizes = self.old.sizes()?;
         let small = sizes.values().filter(|size| **size < OLD_FILE_SMALL_BYTES).count();
-        let is_worth_it = |(file, live): (&u32, &u64)| {
-            let size = sizes.get(file).copied().unwrap_or(0);
+        let is_worth_it = |(file, live): (u32, u64)| {
+            let size = sizes.get(&file).copied().unwrap_or(0);
             let gathers = small > OLD_FILES_SMALL_MAX && size < OLD_FILE_SMALL_BYTES;
-            (gathers || live.saturating_mul(2) < size).then_some(*file)
+            (gathers || live.saturating_mul(2) < size).then_some(file)
         };
         Ok(self.live.lock().iter().filter_map(is_worth_it).collect())
     }

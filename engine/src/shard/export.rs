@@ -24,7 +24,7 @@ use crate::{
     codec::Reader,
     limits::{OLD_WRITE_BYTES, USER_BUCKETS, USERS_SECTION_BYTES},
     sections::{Envelope, SectionReader, SectionWriter},
-    state::{Header, Message, Snapshot, User, decode_users, encode_user},
+    state::{Expected, Header, Message, Snapshot, State, User, each_user, encode_user},
 };
 
 const RECORDS: u8 = 5;
@@ -111,11 +111,9 @@ impl Shard {
             let Some((kind, payload)) = sections.next()? else { break };
             match kind {
                 USERS => {
-                    loading.users.append(&mut placing.take_placed(at)?);
-                    let now_ms = loading.header.as_ref().map_or(0, |header| header.log_time_ms);
-                    let users = decode_users(payload, loading.expected(at, false)?);
-                    let users = users.map_err(|source| LoadError::Content { at, source })?;
-                    placing = Placing::new(users, now_ms);
+                    let state = loading.state(at)?;
+                    placing.restore(at, state)?;
+                    placing = Placing::new(at, payload, &state.header())?;
                 }
                 RECORDS => {
                     let mut reader = Reader::new(payload);
@@ -133,11 +131,11 @@ impl Shard {
                 }
                 kind => {
                     loading.take(at, kind, payload)?;
-                    self.check_is_ahead(loading.header.as_ref().and_then(|h| h.applied))?;
+                    self.check_is_ahead(loading.state(at)?.header().applied)?;
                 }
             }
         }
-        loading.users.append(&mut placing.take_placed(sections.at())?);
+        placing.restore(sections.at(), loading.state(sections.at())?)?;
         mover.finish().map_err(CheckpointError::from)?;
         let remembered = loading.take_remembered(sections.at())?;
         let state = loading.finish(self.group, sections.at(), remembered)?;
@@ -154,7 +152,7 @@ impl Shard {
 
     /// Makes an imported state durable, then swaps it in. Nothing is applied meanwhile: it would be
     /// applied to a state that goes.
-    fn adopt(&self, state: crate::state::State) -> Result<(), ImportError> {
+    fn adopt(&self, state: State) -> Result<(), ImportError> {
         let state = Arc::new(state);
         let snapshot = Snapshot::of(&state);
         let at = snapshot.header.applied.ok_or(CheckpointError::Empty)?;
@@ -208,7 +206,14 @@ struct Placing {
 }
 
 impl Placing {
-    fn new(users: Vec<(Bytes, User)>, now_ms: u64) -> Self {
+    fn new(at: u64, payload: Bytes, header: &Header) -> Result<Self, LoadError> {
+        let expected = Expected { with_places: false, last_position: header.last_position() };
+        let mut users = Vec::new();
+        let read = each_user(payload, expected, |name, user| {
+            users.push((Bytes::copy_from_slice(name), user));
+        });
+        read.map_err(|source| LoadError::Content { at, source })?;
+        let now_ms = header.log_time_ms;
         let mut waiting = VecDeque::new();
         for (u, (_, user)) in users.iter().enumerate() {
             for (d, device) in user.devices().iter().enumerate() {
@@ -216,7 +221,7 @@ impl Placing {
                 waiting.extend(live.map(|(m, _)| (u, d, m)));
             }
         }
-        Self { users, waiting }
+        Ok(Self { users, waiting })
     }
 
     fn next(&mut self, at: u64) -> Result<&mut Message, LoadError> {
@@ -227,11 +232,16 @@ impl Placing {
         device.and_then(|device| device.mailbox.iter_mut().nth(m)).ok_or(order)
     }
 
-    fn take_placed(&mut self, at: u64) -> Result<Vec<(Bytes, User)>, LoadError> {
-        if self.waiting.is_empty() {
-            Ok(std::mem::take(&mut self.users))
-        } else {
-            Err(LoadError::Order { at, reason: "a message has no record" })
+    /// Adds the users to a state, once all their messages have a place.
+    fn restore(&mut self, at: u64, state: &State) -> Result<(), LoadError> {
+        if !self.waiting.is_empty() {
+            return Err(LoadError::Order { at, reason: "a message has no record" });
         }
+        for (name, user) in std::mem::take(&mut self.users) {
+            if !state.restore_user(&name, user) {
+                return Err(LoadError::Order { at, reason: "a user stands in it twice" });
+            }
+        }
+        Ok(())
     }
 }

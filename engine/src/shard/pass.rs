@@ -7,22 +7,19 @@
 //! ```
 //! What is held in memory is one bucket's users, encoded, and a few bytes for each body that was moved.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::BytesMut;
 use foldhash::fast::FixedState;
 
 use super::{CheckpointError, Shard};
 use crate::{
-    bodies::{Mover, stored_bytes},
+    bodies::Mover,
     checkpoint::USERS,
     limits::{USER_BUCKETS, USERS_SECTION_BYTES},
     sections::SectionWriter,
-    state::{Message, Place, Snapshot, State, encode_user, put_place},
+    state::{Live, Message, Place, Snapshot, State, encode_user, put_place},
 };
-
-/// Bytes of old files in which something still waits, by number of the file.
-pub(super) type Live = BTreeMap<u32, u64>;
 
 /// Where the bodies of one bucket have gone, ascending by seq.
 pub(super) struct Moved {
@@ -73,7 +70,7 @@ impl<'a> Pass<'a> {
             now_ms: snapshot.header.log_time_ms,
             rewritten,
             mover: shard.old.mover(),
-            live: Live::new(),
+            live: Live::default(),
             moved: Vec::new(),
         }
     }
@@ -117,9 +114,7 @@ impl<'a> Pass<'a> {
                 Some(place) => *place,
                 None => {
                     let place = self.place(message)?;
-                    if let Place::Old { file, .. } = place {
-                        *self.live.entry(file).or_default() += stored_bytes(message.record_len());
-                    }
+                    self.live.count(place, message);
                     if place != message.place() && place != Place::Gone {
                         places.push((message.seq, place));
                     }
@@ -177,20 +172,4 @@ fn encode_bucket(
         }
     });
     (ends, waiting)
-}
-
-/// Counts what waits in old files.
-pub(super) fn live_of(state: &State) -> Live {
-    let mut live = Live::new();
-    for bucket in 0..USER_BUCKETS {
-        let mut shared = std::collections::HashSet::<u64, FixedState>::default();
-        state.each_message(bucket, |message, is_shared| {
-            if let Place::Old { file, .. } = message.place()
-                && (!is_shared || shared.insert(message.seq))
-            {
-                *live.entry(file).or_default() += stored_bytes(message.record_len());
-            }
-        });
-    }
-    live
 }

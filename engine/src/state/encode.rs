@@ -129,22 +129,22 @@ pub(crate) struct Expected {
     pub(crate) last_position: u64,
 }
 
-/// Reads users until the bytes end.
-pub(crate) fn decode_users(
+/// Reads users until the bytes end, and hands out each.
+pub(crate) fn each_user(
     bytes: Bytes,
     expected: Expected,
-) -> Result<Vec<(Bytes, User)>, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    let mut users = Vec::new();
+    mut each: impl FnMut(&[u8], User),
+) -> Result<(), DecodeError> {
+    let mut reader = Reader::new(bytes.clone());
     while reader.left() > 0 {
-        users.push(decode_user(&mut reader, expected)?);
+        let name = reader.short_range()?;
+        let user = decode_user(&mut reader, expected)?;
+        each(bytes.get(name).unwrap_or(&[]), user);
     }
-    Ok(users)
+    Ok(())
 }
 
-fn decode_user(reader: &mut Reader, expected: Expected) -> Result<(Bytes, User), DecodeError> {
-    // A copy, so that a user does not keep the whole chunk that it was read from.
-    let name = Bytes::copy_from_slice(&reader.short()?);
+fn decode_user(reader: &mut Reader, expected: Expected) -> Result<User, DecodeError> {
     let mut devices = SmallVec::new();
     let form = reader.u8()?;
     if form == SEVERAL {
@@ -157,8 +157,7 @@ fn decode_user(reader: &mut Reader, expected: Expected) -> Result<(Bytes, User),
         devices.push(decode_device(reader, PRIMARY_DEVICE, form, expected)?);
     }
     let user = User::from_devices(devices);
-    let user = user.ok_or(DecodeError::Range { what: "devices", at: reader.at() })?;
-    Ok((name, user))
+    user.ok_or(DecodeError::Range { what: "devices", at: reader.at() })
 }
 
 fn decode_device(
@@ -226,6 +225,19 @@ fn decode_place(reader: &mut Reader) -> Result<Place, DecodeError> {
         (u32::MAX, _) => Ok(Place::Gone),
         (file, offset) => Ok(Place::Old { file, offset }),
     }
+}
+
+/// Appends how many users there are.
+pub(crate) fn encode_counts(out: &mut BytesMut, users: u64) {
+    out.put_u64_le(users);
+}
+
+/// Reads what [`encode_counts`] wrote.
+pub(crate) fn decode_counts(bytes: Bytes) -> Result<u64, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let users = reader.u64()?;
+    reader.finish()?;
+    Ok(users)
 }
 
 /// Appends the meta state.

@@ -172,8 +172,15 @@ impl UserMap {
         Some(look(&self.buckets.get(index)?.read()))
     }
 
+    /// Makes room for users that are about to be added.
+    pub(crate) fn reserve(&self, users: usize) {
+        for bucket in &self.buckets {
+            bucket.write().users.reserve(users / USER_BUCKETS * 9 / 8);
+        }
+    }
+
     /// Adds a user as a file describes it; false when it is there already.
-    pub(crate) fn insert(&self, name: &Bytes, user: User) -> bool {
+    pub(crate) fn insert(&self, name: &[u8], user: User) -> bool {
         self.write(name, |slot| {
             let is_new = slot.devices().is_empty();
             if is_new {

@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
-
-use super::{Header, Message, Place, State, dedup::Dedup, meta::MetaState, user::User};
+use super::{Message, Place, State, dedup::Dedup, meta::MetaState, user::User};
 
 impl State {
-    /// The state that a file describes, but for its users.
-    pub(crate) fn restored(header: Header, dedup: Dedup, meta: MetaState) -> Self {
-        let mut state = Self::new(header);
-        state.dedup = Mutex::new(dedup);
-        state.meta = RwLock::new(Arc::new(meta));
-        state
+    /// Makes room for as many users as are about to be added.
+    pub(crate) fn reserve_users(&self, users: u64) {
+        self.users.reserve(usize::try_from(users).unwrap_or(0));
     }
 
-    /// Adds a user as a file describes it; false when it is there already.
-    pub(crate) fn restore_user(&self, name: &Bytes, user: User) -> bool {
+    /// Adds a user as a file describes it; false when it is there already. By any number of threads.
+    pub(crate) fn restore_user(&self, name: &[u8], user: User) -> bool {
         self.users.insert(name, user)
+    }
+
+    /// Adds what a file describes besides header and users.
+    pub(crate) fn complete(&mut self, dedup: Dedup, meta: MetaState) {
+        *self.dedup.get_mut() = dedup;
+        *self.meta.get_mut() = Arc::new(meta);
     }
 
     /// Points messages of one bucket to where their records have been moved.
@@ -30,17 +30,6 @@ impl State {
                 if let Some(place) = moved(message) {
                     message.set_place(place);
                 }
-            }
-        });
-    }
-
-    /// Calls `each` with every message of a bucket, and whether its user has several devices.
-    pub(crate) fn each_message(&self, bucket: usize, mut each: impl FnMut(&Message, bool)) {
-        self.users.read_bucket(bucket, |bucket| {
-            for (_, user) in bucket.iter() {
-                let is_shared = user.devices().len() > 1;
-                let messages = user.devices().iter().flat_map(|device| device.mailbox.iter());
-                messages.for_each(|message| each(message, is_shared));
             }
         });
     }

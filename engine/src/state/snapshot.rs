@@ -102,6 +102,8 @@ pub(crate) struct Snapshot {
     pub(crate) header: Header,
     pub(crate) dedup: Remembered,
     pub(crate) meta: Arc<MetaState>,
+    /// How many users there are.
+    pub(crate) users: u64,
     state: Arc<State>,
     before: Arc<Before>,
 }
@@ -109,10 +111,13 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Begins a snapshot. The caller keeps `apply` out meanwhile, so that it shows one entry.
     pub(crate) fn of(state: &Arc<State>) -> Self {
+        let dedup = state.dedup.lock().remembered();
+        let meta = Arc::clone(&state.meta.read());
         Self {
             header: state.header(),
-            dedup: state.dedup.lock().remembered(),
-            meta: Arc::clone(&state.meta.read()),
+            dedup,
+            meta,
+            users: state.stats().users,
             before: state.users.snapshots().begin(),
             state: Arc::clone(state),
         }
