@@ -145,6 +145,12 @@ impl Checkpoints {
         loading::load(&SectionIndex::new(map, ENVELOPE)?, self.group, id_files)
     }
 
+    /// Makes the names of checkpoints durable. A process that was killed may have named one without
+    /// syncing that: it is seen, and what only an older one names must stay until it cannot vanish.
+    pub(crate) fn secure(&self) -> io::Result<()> {
+        self.files.sync_dir(&self.dir)
+    }
+
     /// Removes the checkpoints of the group below an index.
     pub(crate) fn remove_below(&self, index: u64) -> io::Result<()> {
         for older in self.indexes()?.into_iter().filter(|found| *found < index) {

@@ -86,6 +86,9 @@ impl Shard {
 
     /// Removes what the newest checkpoint does not name, at start.
     pub(super) fn remove_unused(&self, newest: Option<u64>, live: Live) -> io::Result<()> {
+        if newest.is_some() {
+            self.checkpoints.secure()?;
+        }
         self.checkpoints.remove_below(newest.unwrap_or(0))?;
         self.ids.remove_unused()?;
         self.old.retain(&live).map_err(io::Error::other)?;

@@ -1,7 +1,8 @@
 //! What a checkpoint, a restart and an export must not lose.
 
 use switchboard_engine::{
-    Command, ImportError, LogId, Rules, Shard, ShardOptions, Status, log::Record,
+    Command, ImportError, LogId, Rules, Shard, ShardOptions, Status, fs::sim::TouchKind,
+    log::Record,
 };
 
 use crate::support::{Driver, GROUP, Replica, ack, claim, claimed, device, enqueue, enqueued};
@@ -302,4 +303,28 @@ fn a_file_of_which_little_waits_is_rewritten() {
     replica.shard.checkpoint().expect("checkpoint");
     assert!(old(&replica) < 25_000, "{} bytes for two messages", old(&replica));
     assert_eq!(replica.fetch(&device("bob", 1)).messages[..], page.messages[8..]);
+}
+
+#[test]
+fn a_checkpoint_that_a_killed_process_named_takes_nothing_from_the_one_before() {
+    for seed in 0..20 {
+        let mut replica = Replica::new(seed, purging());
+        let mut driver = Driver::begin(&[&replica], Rules::default());
+        driver.one(&[&replica], enqueue("bob", 1, 1, "first"));
+        replica.shard.checkpoint().expect("checkpoint");
+        let bob = device("bob", 1);
+        // The next checkpoint needs neither the id nor the body that this one has.
+        driver.now_ms += Rules::default().dedup_horizon_ms + 1;
+        driver.one(&[&replica], ack(&bob, 0, u64::MAX));
+        driver.one(&[&replica], enqueue("bob", 1, 2, "second"));
+        let hash = replica.shard.state_hash();
+        // The process dies when the checkpoint has its name, and the machine soon after the restart.
+        replica
+            .files
+            .watch(|touch| touch.kind == TouchKind::SyncDir && touch.path.ends_with("checkpoints"));
+        replica.shard.checkpoint().expect_err("the process is gone");
+        replica = replica.reopened().after_power_cut();
+        assert_eq!(replica.shard.state_hash(), hash, "seed {seed}");
+        assert_eq!(replica.fetch(&bob).messages[0].body, "second", "seed {seed}");
+    }
 }
