@@ -26,6 +26,19 @@ impl Model {
         }
     }
 
+    /// What the log must say of a group.
+    #[allow(dead_code, reason = "not all tests that share the model ask")]
+    pub(crate) fn state(&self, id: GroupId) -> GroupState {
+        self.groups.get(&id).map(|group| group.state.clone()).unwrap_or_default()
+    }
+
+    /// The log id of an entry that the log must have.
+    #[allow(dead_code, reason = "not all tests that share the model ask")]
+    pub(crate) fn log_id_at(&self, id: GroupId, index: u64) -> Option<LogId> {
+        let (term, _) = self.groups.get(&id)?.entries.get(&index)?;
+        Some(LogId::new(*term, index))
+    }
+
     fn group(&mut self, id: GroupId) -> &mut Group {
         let group = self.groups.entry(id).or_default();
         group.state.life = group.state.life.max(1);
