@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod child;
+pub mod counting;
 pub mod entry;
 pub mod measure;
 pub mod peers;

@@ -1,6 +1,9 @@
 //! Figures that the system keeps about processes, and small statistics.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 
@@ -32,6 +35,19 @@ pub fn own_memory_bytes() -> Result<u64> {
 /// Bytes that a process has caused to be written to a disk.
 pub fn written_bytes(pid: u32) -> Result<u64> {
     field(&read(pid, "io")?, "write_bytes:")
+}
+
+/// Bytes written so far by the device that a directory lies on, by whomever; `None` when it is not
+/// known which that is.
+pub fn device_written_bytes(dir: &Path) -> Result<Option<u64>> {
+    let device = rustix::fs::stat(dir)?.st_dev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let Ok(text) = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")) else {
+        return Ok(None);
+    };
+    // The seventh field: sectors of 512 bytes, whatever the device calls a sector.
+    let sectors = text.split_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());
+    Ok(sectors.map(|sectors| sectors * 512))
 }
 
 fn read(pid: u32, name: &str) -> Result<String> {

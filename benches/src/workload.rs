@@ -7,7 +7,7 @@ use bytes::Bytes;
 use switchboard_engine::{
     Claim, Command, DeviceId, Enqueue, EntryBuilder, EntryPayload, GroupId, Init, LogId,
     MessageKind, PRIMARY_DEVICE, PushError, Reply, Rules, Shard, ShardOptions,
-    fs::RealFiles,
+    fs::{Files, RealFiles},
     group_of_shard,
     log::{Log, LogOptions, Record},
 };
@@ -83,7 +83,16 @@ impl Feeder {
     /// An empty shard in a new directory, begun with these rules. Without `is_logged` its commands
     /// are in no log, and only what a checkpoint holds survives.
     pub fn new(dir: &Path, rules: Rules, is_logged: bool) -> Result<Self> {
-        let files = Arc::new(RealFiles);
+        Self::with_files(Arc::new(RealFiles), dir, rules, is_logged)
+    }
+
+    /// The same in files of the caller's.
+    pub fn with_files(
+        files: Arc<dyn Files>,
+        dir: &Path,
+        rules: Rules,
+        is_logged: bool,
+    ) -> Result<Self> {
         // Payloads kept for readers would count as memory of what is measured.
         let log_options = LogOptions { recent_bytes_max: RECENT_BYTES, ..LogOptions::default() };
         let log = Log::open(files.clone(), dir, log_options)?;

@@ -1,9 +1,14 @@
 //! C9: devices that come back and take what waits: a fetch and an ack per recipient, acks fsynced.
 //!
 //! Through `Store`, in process: 100,000 recipients with two messages of 256 bytes each, drained by 64
-//! threads, each recipient by one `fetch` and one `ack` that returns when it is durable. Redis
-//! (`appendfsync always`) has a stream a recipient, and 64 connections that do `XRANGE` and `XDEL`;
-//! they are driven in step by one thread, which lets Redis sync once for all of them.
+//! threads, each recipient by one `fetch` and one `ack` that returns when it is durable. The peers serve
+//! 64 recipients at a time, all read before all delete, so that they sync once for all of them:
+//! Redis (`appendfsync always`) a stream a recipient, over 64 connections, by `XRANGE` and `XDEL`;
+//! `redb` and `fjall` by a range a recipient and one durable transaction that removes what was read.
+
+#[cfg(feature = "peers")]
+mod embedded;
+mod redis;
 
 use std::{
     path::PathBuf,
@@ -11,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,9 +27,8 @@ use crate::{
     child::{self, Probe},
     entry::{Bar, Better, Entry},
     measure::own_cpu_seconds,
-    peers::redis::{self, Client, Redis},
     run::{Run, scratch_in},
-    workload::{BODY_BYTES, device, message, user},
+    workload::{BODY_BYTES, device, message},
 };
 
 pub(super) const ROW: Row =
@@ -56,11 +60,11 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
     };
     let (less, ours, more) = (of(base / 4)?, of(base)?, of(base * 4)?);
     run.say("C9: Redis");
-    let redis = drain_redis(run, base)?;
+    let redis = redis::drain(run, base)?;
     let [low, at_base, high] = [less, ours, more].map(|figures| figures.messages_per_second);
     let costs = [low, at_base, high].map(|rate| 1e6 / rate);
     let growth = costs.iter().copied().fold(0.0, f64::max) / costs[1];
-    Ok(vec![
+    let mut entries = vec![
         Entry::new(
             "C9.rate",
             format!("messages drained, {base} recipients, acks fsynced"),
@@ -82,7 +86,27 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
             Better::Less,
         )
         .bar(Bar::AtMost(1.5)),
-    ])
+    ];
+    for (name, rate) in embedded(run, base)? {
+        let what = format!("messages drained, beside {name}");
+        let entry = Entry::new(&format!("C9.rate.{name}"), what, at_base, "1/s", Better::More);
+        entries.push(entry.peer(name, rate));
+    }
+    Ok(entries)
+}
+
+#[cfg(feature = "peers")]
+fn embedded(run: &Run, recipients: u64) -> Result<[(&'static str, Option<f64>); 2]> {
+    use crate::peers::durable::{Fjall, Redb};
+    run.say("C9: redb and fjall");
+    let redb = embedded::drain::<Redb>(run, recipients)?;
+    let fjall = embedded::drain::<Fjall>(run, recipients)?;
+    Ok([("redb", Some(redb)), ("fjall", Some(fjall))])
+}
+
+#[cfg(not(feature = "peers"))]
+fn embedded(_: &Run, _: u64) -> Result<[(&'static str, Option<f64>); 2]> {
+    Ok([("redb", None), ("fjall", None)])
 }
 
 fn probe(arguments: Value) -> Result<Value> {
@@ -133,72 +157,4 @@ fn drain(store: &Store, recipients: u64, next: &AtomicU64, drained: &AtomicU64) 
         ensure!(acked.removed as usize == page.messages.len(), "an ack removed too few");
         drained.fetch_add(page.messages.len() as u64, Ordering::Relaxed);
     }
-}
-
-fn drain_redis(run: &Run, recipients: u64) -> Result<Option<f64>> {
-    let scratch = run.scratch()?;
-    let options = ["--appendonly", "yes", "--appendfsync", "always"];
-    let Some(server) = Redis::start(scratch.path(), &options)? else { return Ok(None) };
-    let mut clients: Vec<Client> = (0..CALLERS).map(|_| server.client()).collect::<Result<_>>()?;
-    fill_redis(&mut clients[0], recipients)?;
-    let started = Instant::now();
-    let mut messages = 0;
-    for first in (0..recipients).step_by(CALLERS as usize) {
-        let streams: Vec<Vec<u8>> =
-            (first..(first + CALLERS).min(recipients)).map(stream).collect();
-        messages += drain_streams(&mut clients, &streams)?;
-    }
-    ensure!(messages == recipients * MESSAGES_EACH, "Redis gave {messages} messages");
-    Ok(Some(messages as f64 / started.elapsed().as_secs_f64()))
-}
-
-fn stream(n: u64) -> Vec<u8> {
-    [b"q:".as_slice(), &user(n)].concat()
-}
-
-fn fill_redis(client: &mut Client, recipients: u64) -> Result<()> {
-    let body = [b'x'; BODY_BYTES];
-    let messages = recipients * MESSAGES_EACH;
-    for first in (0..messages).step_by(AT_ONCE as usize) {
-        let numbers = first..(first + AT_ONCE).min(messages);
-        for n in numbers.clone() {
-            client.push(&[b"XADD", &stream(n % recipients), b"*", b"m", &body])?;
-        }
-        client.flush()?;
-        numbers.clone().try_for_each(|_| client.answer().map(drop))?;
-    }
-    Ok(())
-}
-
-/// One stream a connection: all read, then all delete what they read.
-fn drain_streams(clients: &mut [Client], streams: &[Vec<u8>]) -> Result<u64> {
-    for (client, stream) in clients.iter_mut().zip(streams) {
-        client.push(&[b"XRANGE", stream, b"-", b"+", b"COUNT", b"100"])?;
-        client.flush()?;
-    }
-    let mut messages = 0;
-    for (client, stream) in clients.iter_mut().zip(streams) {
-        let ids = ids_of(client.answer()?)?;
-        let mut command: Vec<&[u8]> = vec![b"XDEL", stream];
-        command.extend(ids.iter().map(Vec::as_slice));
-        client.push(&command)?;
-        client.flush()?;
-        messages += ids.len() as u64;
-    }
-    for (client, _) in clients.iter_mut().zip(streams) {
-        client.answer()?;
-    }
-    Ok(messages)
-}
-
-fn ids_of(page: redis::Value) -> Result<Vec<Vec<u8>>> {
-    let redis::Value::List(entries) = page else { bail!("XRANGE gave no list") };
-    let id = |entry| match entry {
-        redis::Value::List(parts) => match parts.into_iter().next() {
-            Some(redis::Value::Bytes(id)) => Ok(id),
-            _ => Err(anyhow!("an entry without an id")),
-        },
-        _ => Err(anyhow!("XRANGE gave something that is no entry")),
-    };
-    entries.into_iter().map(id).collect()
 }

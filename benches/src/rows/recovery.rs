@@ -67,22 +67,20 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
     let seconds = |id: &str, what: String, value: f64, bar: f64| {
         Entry::new(id, what, value, "s", Better::Less).bar(Bar::AtMost(bar))
     };
-    let bytes = run.scaled(LOG_BYTES);
+    let (bytes, many, some) =
+        (run.scaled(LOG_BYTES), run.scaled(CHECKPOINT_SESSIONS), run.scaled(SESSIONS));
     run.say(format_args!("C3: a log of {bytes} bytes"));
     let log = open_log(run, bytes)?;
-    let sessions = run.scaled(CHECKPOINT_SESSIONS);
-    run.say(format_args!("C3: a checkpoint of {sessions} sessions"));
-    let checkpoint = open_checkpoint(run, sessions)?;
-    let sessions = run.scaled(SESSIONS);
-    run.say(format_args!("C3: a store with {sessions} sessions and messages"));
-    let start = start(run, sessions)?;
+    run.say(format_args!("C3: a checkpoint of {many} sessions"));
+    let checkpoint = open_checkpoint(run, many)?;
+    run.say(format_args!("C3: a store with {some} sessions and messages"));
+    let start = start(run, some)?;
     run.say("C3: Redis with the same");
-    let redis = start_redis(run, sessions)?;
+    let redis = start_redis(run, some)?;
     Ok(vec![
         seconds("C3.log", format!("open a log of {bytes} bytes"), log, 0.4).limit("0.18 s"),
-        seconds("C3.checkpoint", format!("load {sessions} sessions"), checkpoint, 0.2)
-            .limit("0.08 s"),
-        seconds("C3.start", format!("start with {sessions} sessions, messages"), start, 1.0)
+        seconds("C3.checkpoint", format!("load {many} sessions"), checkpoint, 0.2).limit("0.08 s"),
+        seconds("C3.start", format!("start with {some} sessions, messages"), start, 1.0)
             .peer("Redis, rewritten AOF", redis),
     ])
 }

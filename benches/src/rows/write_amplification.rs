@@ -3,26 +3,31 @@
 //! A process of its own takes messages and acks through the log and the shard, as the embedded store
 //! does: an entry and a sync for 256 messages and as many acks, a checkpoint every 64 MiB of log. Every
 //! message is acknowledged by an ack of its own, 95 % of them soon, 5 % only after the next
-//! checkpoint, which has to move them. Counted is what the system says that the process has caused to
-//! be written, after a few checkpoints, when segments are used again; segments that were filled with
-//! zeros meanwhile are counted apart. Redis (`appendfsync always`) takes the same messages and
-//! acknowledges them with `XDEL`, 256 at a time.
+//! checkpoint, which has to move them. Counted is, after a few checkpoints, when segments are used again:
+//! - *written*: what the engine hands to the system, see [`crate::counting`]; zeros of new segments apart.
+//! - *device*: what the device reports, which has file system metadata in it and whatever else the
+//!   machine writes at the time.
+//!
+//! Redis (`appendfsync always`) takes the same messages and acknowledges them with `XDEL`, 256 at a
+//! time; what it hands over is what the system counts, since it only appends.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchboard_engine::{
-    Ack, Command, Reply, Rules, limits::STORE_CHECKPOINT_BYTES, log::LogOptions,
-};
+use switchboard_engine::{Ack, Command, Reply, Rules, limits::STORE_CHECKPOINT_BYTES};
 
 use super::Row;
 use crate::{
     child::{self, Probe},
+    counting::CountingFiles,
     entry::{Bar, Better, Entry},
-    measure::written_bytes,
+    measure::{device_written_bytes, written_bytes},
     peers::redis::{self, Client, Redis},
     run::{Run, scratch_in},
     workload::{BODY_BYTES, Feeder, GROUP, device, message, user},
@@ -45,6 +50,7 @@ const SURVIVE: u64 = 20;
 const WARM_UP: u64 = 2_000_000;
 const MEASURED: u64 = 4_000_000;
 const REDIS_MESSAGES: u64 = 600_000;
+const PEER: &str = "Redis XADD + XDEL, always";
 
 #[derive(Serialize, Deserialize)]
 struct Arguments {
@@ -58,7 +64,9 @@ struct Figures {
     written: f64,
     /// Of it frames of the log.
     frames: f64,
-    zero_filled: f64,
+    zeros: f64,
+    /// By the device; `None` where it does not say.
+    device: Option<f64>,
     checkpoints: u64,
 }
 
@@ -72,14 +80,21 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
     let figure =
         |id: &str, what: String, value: f64| Entry::new(id, what, value, "B/B", Better::Less);
     let what = format!("bytes written a byte of payload, {} checkpoints", ours.checkpoints);
-    Ok(vec![
+    let mut entries = vec![
         figure("C10.written", what, ours.written)
             .bar(Bar::AtMost(1.6))
-            .peer("Redis XADD + XDEL, always", redis)
+            .peer(PEER, redis.map(|redis| redis.written))
             .limit("1.5: header and id 1.25, acks 0.13, padding 0.06, survivors 0.06"),
         figure("C10.frames", "of it frames of the log".to_owned(), ours.frames),
-        figure("C10.zeros", "zeros in new segments, not in it".to_owned(), ours.zero_filled),
-    ])
+        figure("C10.zeros", "zeros in new segments, not in it".to_owned(), ours.zeros),
+    ];
+    if let Some(device) = ours.device {
+        let what = "bytes the device writes a byte of payload".to_owned();
+        entries.push(
+            figure("C10.device", what, device).peer(PEER, redis.and_then(|redis| redis.device)),
+        );
+    }
+    Ok(entries)
 }
 
 fn probe(arguments: Value) -> Result<Value> {
@@ -91,11 +106,12 @@ fn probe(arguments: Value) -> Result<Value> {
         traffic.run(arguments.measured)?;
         let after = traffic.written()?;
         let payload = (arguments.measured * BODY_BYTES as u64) as f64;
-        let zero_filled = (after.log_files - before.log_files) as f64 / payload;
+        let share = |of: fn(&Written) -> u64| (of(&after) - of(&before)) as f64 / payload;
         Ok(Figures {
-            written: (after.total - before.total) as f64 / payload - zero_filled,
-            frames: (after.frames - before.frames) as f64 / payload,
-            zero_filled,
+            written: share(|written| written.bytes),
+            frames: share(|written| written.frames),
+            zeros: share(|written| written.zeros),
+            device: after.device.is_some().then(|| share(|written| written.device.unwrap_or(0))),
             checkpoints: after.checkpoints - before.checkpoints,
         })
     })
@@ -103,15 +119,16 @@ fn probe(arguments: Value) -> Result<Value> {
 
 /// Counters at one moment.
 struct Written {
-    total: u64,
+    bytes: u64,
     frames: u64,
-    /// Bytes of the log's files; they grow only by segments filled with zeros.
-    log_files: u64,
+    zeros: u64,
+    device: Option<u64>,
     checkpoints: u64,
 }
 
 struct Traffic {
     dir: PathBuf,
+    files: CountingFiles,
     feeder: Feeder,
     body: Bytes,
     /// The seq of message `n`, until it is acknowledged.
@@ -122,9 +139,12 @@ struct Traffic {
 
 impl Traffic {
     fn new(dir: &Path) -> Result<Self> {
+        let files = CountingFiles::default();
+        let kept = Arc::new(files.clone());
         Ok(Self {
             dir: dir.to_owned(),
-            feeder: Feeder::new(dir, Rules::default(), true)?,
+            files,
+            feeder: Feeder::with_files(kept, dir, Rules::default(), true)?,
             body: Bytes::from(vec![b'x'; BODY_BYTES]),
             seqs: std::collections::HashMap::new(),
             next: LATE,
@@ -171,37 +191,40 @@ impl Traffic {
     fn written(&self) -> Result<Written> {
         let log = self.feeder.log().context("the feeder has no log")?;
         Ok(Written {
-            total: written_bytes(std::process::id())?,
+            bytes: self.files.counted().bytes(),
             frames: log.stats().frame_bytes,
-            log_files: log_bytes(&self.dir)?,
+            zeros: self.files.counted().zeros(),
+            device: device_written_bytes(&self.dir)?,
             checkpoints: self.checkpoints,
         })
     }
 }
 
-/// Bytes of all files of the log, those that are being prepared included: all that is no directory.
-fn log_bytes(dir: &Path) -> Result<u64> {
-    let mut bytes = 0;
-    for file in std::fs::read_dir(dir)? {
-        let file = file?.metadata()?;
-        bytes += if file.is_file() { file.len() } else { 0 };
-    }
-    ensure!(bytes >= LogOptions::default().segment_bytes, "no segments in {}", dir.display());
-    Ok(bytes)
+#[derive(Clone, Copy)]
+struct OfRedis {
+    written: f64,
+    device: Option<f64>,
 }
 
-fn redis(run: &Run, messages: u64) -> Result<Option<f64>> {
+fn redis(run: &Run, messages: u64) -> Result<Option<OfRedis>> {
     let scratch = run.scratch()?;
     let options = ["--appendonly", "yes", "--appendfsync", "always"];
     let Some(server) = Redis::start(scratch.path(), &options)? else { return Ok(None) };
     let mut client = server.client()?;
-    let before = written_bytes(server.pid())?;
+    let count = || -> Result<(u64, Option<u64>)> {
+        Ok((written_bytes(server.pid())?, device_written_bytes(scratch.path())?))
+    };
+    let before = count()?;
     for first in (0..messages).step_by(AT_ONCE as usize) {
         redis_batch(&mut client, first)?;
     }
     server.wait_for_rewrite(&mut client)?;
-    let written = written_bytes(server.pid())?.saturating_sub(before);
-    Ok(Some(written as f64 / (messages * BODY_BYTES as u64) as f64))
+    let after = count()?;
+    let share = |before: u64, after: u64| {
+        after.saturating_sub(before) as f64 / (messages * BODY_BYTES as u64) as f64
+    };
+    let device = before.1.zip(after.1).map(|(before, after)| share(before, after));
+    Ok(Some(OfRedis { written: share(before.0, after.0), device }))
 }
 
 /// Messages, then the acks of all of them.
