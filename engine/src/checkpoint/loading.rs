@@ -169,7 +169,7 @@ fn load_section(
     let at = section.at as u64;
     let expected = Expected { with_places: true, last_position: state.header().last_position() };
     let mut is_twice = false;
-    let decoded = each_user(index.payload(section)?, expected, |name, user| {
+    let decoded = each_user(&index.payload(section)?, expected, |name, user| {
         live.count_user(&user);
         is_twice |= !state.restore_user(name, user);
     });

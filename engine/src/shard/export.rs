@@ -113,7 +113,7 @@ impl Shard {
                 USERS => {
                     let state = loading.state(at)?;
                     placing.restore(at, state)?;
-                    placing = Placing::new(at, payload, &state.header())?;
+                    placing = Placing::new(at, &payload, &state.header())?;
                 }
                 RECORDS => {
                     let mut reader = Reader::new(payload);
@@ -206,7 +206,7 @@ struct Placing {
 }
 
 impl Placing {
-    fn new(at: u64, payload: Bytes, header: &Header) -> Result<Self, LoadError> {
+    fn new(at: u64, payload: &Bytes, header: &Header) -> Result<Self, LoadError> {
         let expected = Expected { with_places: false, last_position: header.last_position() };
         let mut users = Vec::new();
         let read = each_user(payload, expected, |name, user| {

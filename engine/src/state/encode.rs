@@ -131,7 +131,7 @@ pub(crate) struct Expected {
 
 /// Reads users until the bytes end, and hands out each.
 pub(crate) fn each_user(
-    bytes: Bytes,
+    bytes: &Bytes,
     expected: Expected,
     mut each: impl FnMut(&[u8], User),
 ) -> Result<(), DecodeError> {
