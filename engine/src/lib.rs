@@ -18,6 +18,10 @@ mod id_files;
 pub mod limits;
 pub mod log;
 mod log_id;
+#[cfg(not(feature = "planted-bugs"))]
+mod planted;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 mod position;
 mod reply;
 mod sections;

@@ -24,10 +24,10 @@ mod workload;
 
 #[test]
 fn a_store_loses_nothing_wherever_the_machine_goes_down() {
-    runs::survive::<store::StoreWorld>("a_store_loses", 150, tables::STORE);
+    runs::survive::<store::StoreWorld>("a_store_loses", tables::STORE);
 }
 
 #[test]
 fn a_node_loses_nothing_wherever_the_machine_goes_down() {
-    runs::survive::<node::NodeWorld>("a_node_loses", 150, tables::NODE);
+    runs::survive::<node::NodeWorld>("a_node_loses", tables::NODE);
 }

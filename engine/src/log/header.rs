@@ -27,6 +27,7 @@ use super::limits::{GROUPS_MAX, VOTE_BYTES_MAX};
 use super::record::{BadRecord, Found, Head, Kind};
 use super::written::Written;
 use crate::codec::{DecodeError, Reader};
+use crate::planted::{self, Bug};
 use crate::{GroupId, LogId};
 
 /// What a segment header holds.
@@ -77,6 +78,7 @@ fn push(frame: &mut FrameBuilder<'_>, kind: Kind, group: GroupId, life: u32, pay
 
 fn encode_core(out: &mut BytesMut, core: &Core) {
     let Core { life: _, vote, committed, purged, checkpoint, first, last } = core;
+    let vote = vote.as_ref().filter(|_| !planted::is(Bug::VoteLeftBehind));
     let ids = [committed, purged, checkpoint, last];
     let mut flags = u8::from(vote.is_some()) | u8::from(first.is_some()) << 5;
     for (bit, id) in (1..).zip(ids) {

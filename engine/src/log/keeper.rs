@@ -20,6 +20,7 @@ use super::error::Fault;
 use super::limits::{FILL_BYTES, FULL_RETRY_MS, SPARES_MAX};
 use super::segment::{SPARE_NAME, SegmentFile, file_name};
 use crate::fs::{Files, OpenMode};
+use crate::planted::{self, Bug};
 
 #[derive(Default)]
 struct State {
@@ -239,6 +240,10 @@ impl Keeper {
             // The count says no more than that somebody holds it now; only `try_unwrap` decides.
             match Arc::try_unwrap(state.retired.remove(nth)) {
                 Ok(file) => return Some(file),
+                Err(held) if planted::is(Bug::HeldSegmentReused) => {
+                    let SegmentFile { sequence, file, bytes, .. } = &*held;
+                    return Some(SegmentFile::new(&self.dir, *sequence, file.clone(), *bytes));
+                }
                 Err(held) => state.retired.insert(nth, held),
             }
         }

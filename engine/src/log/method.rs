@@ -14,6 +14,7 @@ use super::limits::{METHOD_TRIAL_BYTES, METHOD_TRIAL_MS, METHOD_TRIALS};
 use super::options::{LogOptions, WriteMethod, WriterMode};
 use super::segment::SegmentFile;
 use crate::fs::{FileHandle, Files, OpenMode};
+use crate::planted::{self, Bug};
 
 /// Where a segment's frames are written.
 pub(super) struct Output {
@@ -47,7 +48,10 @@ impl Output {
         frame: &FrameBuffer,
         at: u64,
     ) -> Result<(), Fault> {
-        let written = self.handle.write_durable(frame.bytes(), at);
+        let written = match planted::is(Bug::SkippedSync) {
+            true => self.handle.write_at(frame.bytes(), at),
+            false => self.handle.write_durable(frame.bytes(), at),
+        };
         written.map_err(|e| Fault::new("write or sync", &segment.path, e))
     }
 }

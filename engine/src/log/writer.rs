@@ -24,6 +24,7 @@ use super::record::Change;
 use super::segment::{Segment, SegmentFile};
 use super::shared::{Counters, Shared};
 use super::written::Written;
+use crate::planted::{self, Bug};
 
 /// What a step of the writer did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +143,9 @@ impl Writer {
         self.end += buffer.len() as u64;
         self.keep(buffer);
         outcome?;
-        self.chain = chain;
+        if !planted::is(Bug::WrongChain) {
+            self.chain = chain;
+        }
         self.unrecorded = true;
         Counters::add(&shared.counters.frames, 1);
         Counters::add(&shared.counters.records, places.len() as u64);
@@ -180,6 +183,10 @@ impl Writer {
         let active = self.sequence();
         let needed = self.written.oldest().map_or(active, |(segment, _)| segment.min(active));
         let mut index = shared.index.write();
+        let needed = match planted::is(Bug::EarlyRecycle) {
+            true => index.oldest_pins().map_or(active, |(segment, _)| segment.min(active)),
+            false => needed,
+        };
         let kept = index.segments.split_off(&needed);
         let retired = std::mem::replace(&mut index.segments, kept);
         drop(index);

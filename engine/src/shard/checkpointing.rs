@@ -12,6 +12,7 @@ use crate::{
     id_files::Run,
     limits::{OLD_FILE_SMALL_BYTES, OLD_FILES_SMALL_MAX},
     log::Record,
+    planted::{self, Bug},
     state::{Live, Snapshot},
 };
 
@@ -34,6 +35,9 @@ impl Shard {
         let at = snapshot.header.applied.ok_or(CheckpointError::Empty)?;
         if let Some(done) = self.checkpoint_meta().filter(|done| done.at >= at) {
             return Ok(done.at);
+        }
+        if planted::is(Bug::EarlyPurge) && self.options.purge_after_checkpoint {
+            self.log.append_wait(vec![Record::Purge { group: self.group, upto: at }])?;
         }
         let rewritten = self.files_to_rewrite()?;
         let written = self.write_checkpoint(&snapshot, at, rewritten, false)?;
@@ -86,7 +90,7 @@ impl Shard {
 
     /// Removes what the newest checkpoint does not name, at start.
     pub(super) fn remove_unused(&self, newest: Option<u64>, live: Live) -> io::Result<()> {
-        if newest.is_some() {
+        if newest.is_some() && !planted::is(Bug::EarlyRemoval) {
             self.checkpoints.secure()?;
         }
         self.checkpoints.remove_below(newest.unwrap_or(0))?;

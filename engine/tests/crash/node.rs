@@ -22,7 +22,7 @@ use switchboard_engine::{
 
 use crate::aim::Aim;
 use crate::model::{Model, random_records};
-use crate::reference::{Reference, log_options, payload};
+use crate::reference::{Reference, any_method, payload};
 use crate::runs::{Failure, World};
 use crate::workload::{Taste, Workload, devices, pause_ms};
 
@@ -102,7 +102,7 @@ impl World for NodeWorld {
 
     fn open(&mut self) -> Result<(), Failure> {
         let files: Arc<dyn Files> = Arc::new(self.disk.clone());
-        let opened = Log::open(files.clone(), Path::new(DIR), log_options());
+        let opened = Log::open(files.clone(), Path::new(DIR), any_method(&mut self.random));
         if self.disk.is_down() {
             return Err(Failure::Down);
         }

@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use switchboard_engine::fs::{Files, sim::SimFiles};
-use switchboard_engine::log::{Log, LogOptions, Record, WriterMode};
+use switchboard_engine::fs::{
+    Files,
+    sim::{Random, SimFiles},
+};
+use switchboard_engine::log::{Log, LogOptions, Record, WriteMethod, WriterMode};
 use switchboard_engine::{
     Command, EntryBuilder, EntryPayload, GroupId, LogId, Reply, Shard, ShardOptions,
 };
@@ -33,6 +36,12 @@ impl Reference {
     pub(crate) fn hash(&self) -> (LogId, u128) {
         self.shard.state_hash()
     }
+}
+
+/// Written past the page cache or through it, as chance decides.
+pub(crate) fn any_method(random: &mut Random) -> LogOptions {
+    let method = if random.one_in(2) { WriteMethod::Direct } else { WriteMethod::Buffered };
+    LogOptions { method, ..log_options() }
 }
 
 /// Segments as small as they may be, no thread.

@@ -8,6 +8,8 @@ use switchboard_engine::fs::sim::{Random, SimFiles};
 use crate::aim::Aim;
 use crate::points::{Hits, Phase, Point};
 
+/// Runs of each world by default.
+pub(crate) const RUNS: u64 = 200;
 const RUNS_VARIABLE: &str = "SWITCHBOARD_CRASH_RUNS";
 const SEED_VARIABLE: &str = "SWITCHBOARD_CRASH_SEED";
 /// Crashes of one run.
@@ -93,7 +95,7 @@ fn live<W: World>(
     if starts {
         world.aim().turn_to(any(points, Some(Phase::Work), random));
     }
-    let actions = if random.one_in(8) { random.below(5) } else { ACTIONS_MAX };
+    let actions = if random.one_in(4) { random.below(5) } else { ACTIONS_MAX };
     for _ in 0..actions {
         world.act()?;
     }
@@ -128,10 +130,10 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Runs as many seeds as are asked for, and shows where machines went down.
-pub(crate) fn survive<W: World>(test: &str, runs: u64, points: &[Point]) {
+pub(crate) fn survive<W: World>(test: &str, points: &[Point]) {
     let seed = std::env::var(SEED_VARIABLE).ok().map(|seed| seed.parse().expect("a seed"));
     let asked = std::env::var(RUNS_VARIABLE).ok().map(|runs| runs.parse().expect("a number"));
-    let runs = asked.unwrap_or(runs);
+    let runs = asked.unwrap_or(RUNS);
     let seeds = seed.map_or(0..runs, |seed: u64| seed..seed + 1);
     let mut hits = Hits::default();
     if let Some((seed, what)) = first_failure::<W>(seeds, points, &mut hits) {

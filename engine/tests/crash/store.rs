@@ -15,7 +15,7 @@ use switchboard_engine::{
 };
 
 use crate::aim::Aim;
-use crate::reference::{Reference, log_options, payload};
+use crate::reference::{Reference, any_method, payload};
 use crate::runs::{Failure, World};
 use crate::workload::{Taste, Workload, devices, pause_ms};
 
@@ -70,7 +70,7 @@ impl World for StoreWorld {
     fn open(&mut self) -> Result<(), Failure> {
         let options = Options {
             rules: Rules::default(),
-            log: log_options(),
+            log: any_method(&mut self.random),
             checkpoint_bytes: 24 * 1024,
             clock: self.clock.clone(),
             files: Arc::new(self.disk.clone()),
