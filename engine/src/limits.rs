@@ -68,6 +68,14 @@ pub const ID_FILE_SECTION_IDS: usize = 32_768;
 /// Buckets of a shard's users. The bucket of a user is replicated behaviour (it paces expiry and
 /// sweeps), so changing it is a change of format.
 pub const USER_BUCKETS: usize = 1_024;
+/// Chunks of 24 MiB in which the sessions of one shard lie: some 200 million. Users beyond them are kept
+/// as those are who do not fit a slot.
+pub const USER_CHUNKS_MAX: usize = 512;
+/// Pairs of gateway and incarnation that sessions of one shard have at a time, before further ones are
+/// kept as those are who do not fit a slot.
+pub const SESSION_GATEWAYS_MAX: usize = 1 << 20;
+/// Imports into a shard after which its look-ups take a lock, until it is opened again.
+pub const IMPORTS_MAX: usize = 64;
 /// Log time in which every bucket is visited once to drop what has expired: 32.768 s.
 pub const EXPIRY_ROUND_MS: u64 = USER_BUCKETS as u64 * EXPIRY_SLOT_MS;
 /// Log time given to one bucket of that round.

@@ -18,6 +18,7 @@ mod error;
 mod export;
 mod fetch;
 mod pass;
+mod regions;
 
 use std::{path::Path, sync::Arc};
 
@@ -30,16 +31,18 @@ pub use error::{
 pub use export::ExportHeader;
 pub use fetch::{Page, StoredMessage};
 
+use regions::Regions;
+
 use crate::{
     ApplyError, CheckpointMeta, DeviceId, EntryPayload, GroupId, Located, LogId, MailboxStat,
-    MetaState, Reply, Rules, SessionRecord, ShardStats,
+    MetaState, PRIMARY_DEVICE, Reply, Rules, SessionRecord, ShardStats,
     bodies::OldFiles,
     checkpoint::Checkpoints,
     fs::Files,
     id_files::IdFiles,
     limits::REPLAY_READ_BYTES,
     log::Log,
-    state::{Header, Live, Snapshot, State},
+    state::{Answer, Header, Live, Snapshot, State},
 };
 
 /// Options of a shard.
@@ -58,6 +61,8 @@ pub struct Shard {
     options: ShardOptions,
     /// Replaced as a whole by an import; otherwise locked for a clone.
     state: RwLock<Arc<State>>,
+    /// Look-ups go past the lock.
+    regions: Regions,
     old: OldFiles,
     ids: IdFiles,
     /// What is live in old files, as the newest checkpoint counted it. A lock, for who holds `writing`.
@@ -105,6 +110,7 @@ impl Shard {
             group,
             log,
             options,
+            regions: Regions::new(Arc::clone(state.region())),
             state: RwLock::new(Arc::new(state)),
             old,
             ids,
@@ -201,7 +207,10 @@ impl Shard {
     /// The sessions and devices of a user, those of ended incarnations included.
     #[must_use]
     pub fn locate(&self, user: &[u8]) -> Located {
-        self.state().locate(user)
+        match self.regions.look(|region| region.look_up(user)) {
+            Some(answer) if answer != Answer::Ask => Located::of(user, answer),
+            _ => self.state().locate(user),
+        }
     }
 
     /// The same for several users, in their order: cheaper than one by one.
@@ -212,8 +221,13 @@ impl Shard {
 
     /// The session of one device, also if its incarnation has ended.
     #[must_use]
+    #[inline]
     pub fn session(&self, user: &[u8], device: u16) -> Option<SessionRecord> {
-        self.state().session(user, device)
+        match self.regions.look(|region| region.look_up(user)) {
+            Some(Answer::Online(session)) => (device == PRIMARY_DEVICE).then_some(session),
+            Some(Answer::Offline) => None,
+            Some(Answer::Ask) | None => self.state().session(user, device),
+        }
     }
 
     /// Appends to `out` the session of each user's primary device, in the order of `users`; also those

@@ -4,7 +4,7 @@
 //!   entry (log id, stamp, commands)                readers, any number of threads
 //!          │ one writer                                  │
 //!          ▼                                             ▼
-//!      apply ──▶ header │ users (1,024 buckets, a lock each) │ dedup │ meta ◀── query
+//!      apply ──▶ header │ users (1,024 buckets) │ dedup │ meta ◀── query
 //!                                │
 //!                                └─▶ snapshot: the users as of one entry, bucket by bucket
 //! ```
@@ -55,6 +55,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
+pub(crate) use map::{Answer, Region};
+
 use map::UserMap;
 
 /// The state of one group.
@@ -78,6 +80,11 @@ impl State {
             meta: RwLock::new(Arc::new(MetaState::default())),
             header: RwLock::new(header),
         }
+    }
+
+    /// What look-ups of sessions need no lock for.
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        self.users.region()
     }
 
     pub(crate) fn header(&self) -> Header {

@@ -7,12 +7,15 @@
 //! - *look-up*: one thread, each name drawn from the session found before, so that no two look-ups
 //!   overlap. Making the name (some 3 ns) is in it.
 //! - *throughput*: two threads that look up random names, each as fast as it can.
+//! - *batch*: the same, 64 names a call, which ours asks for before it needs the first; a peer has no
+//!   such call and is shown one by one.
+//! - *insert*: one thread; of ours a claim through `apply`, making and reading its entry included.
 //! - *growth*: the look-up at a quarter and at four times the sessions, over that at the base.
 
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchboard_engine::{Rules, Shard};
+use switchboard_engine::{PRIMARY_DEVICE, Rules, Shard};
 
 use super::Row;
 use crate::{
@@ -34,6 +37,7 @@ pub(super) const ROW: Row = Row {
 const SESSIONS: u64 = 10_000_000;
 const LOOKUPS: u64 = 4_000_000;
 const THREADS: u64 = 2;
+const BATCH: u64 = 64;
 const OURS: &str = "ours";
 /// The peer of the bar.
 const LOCKS: &str = "64 locks around hashbrown";
@@ -52,6 +56,8 @@ struct Figures {
     bytes: f64,
     lookup_ns: f64,
     lookups_per_second: f64,
+    batched_per_second: f64,
+    insert_ns: f64,
 }
 
 fn measure(run: &Run) -> Result<Vec<Entry>> {
@@ -78,6 +84,8 @@ fn against_locks(base: u64, ours: Figures, locks: Figures) -> Vec<Entry> {
     let bytes = format!("memory a session, {base} sessions, 16-byte users");
     let lookup = format!("dependent look-up, {base} sessions");
     let rate = format!("look-ups on {THREADS} threads, {base} sessions");
+    let batch = format!("look-ups on {THREADS} threads, {BATCH} a call, {base} sessions");
+    let insert = format!("a new session, {base} sessions");
     let (less, more) = (Better::Less, Better::More);
     vec![
         Entry::new("C1.bytes", bytes, ours.bytes, "B", less)
@@ -91,6 +99,10 @@ fn against_locks(base: u64, ours: Figures, locks: Figures) -> Vec<Entry> {
         Entry::new("C1.throughput", rate, ours.lookups_per_second, "1/s", more)
             .bar(Bar::AtLeastTimesPeer(1.8))
             .peer(LOCKS, Some(locks.lookups_per_second)),
+        Entry::new("C1.batch", batch, ours.batched_per_second, "1/s", more)
+            .peer(LOCKS, Some(locks.batched_per_second)),
+        Entry::new("C1.insert", insert, ours.insert_ns, "ns", less)
+            .peer(LOCKS, Some(locks.insert_ns)),
     ]
 }
 
@@ -139,50 +151,69 @@ fn ours(arguments: &Arguments) -> Result<Figures> {
     let scratch = scratch_in(&arguments.dir)?;
     let mut feeder = Feeder::new(scratch.path(), Rules::default(), false)?;
     let before = own_memory_bytes()?;
-    feeder.apply((0..arguments.sessions).map(claim))?;
+    let ((), seconds) = timed(|| feeder.apply((0..arguments.sessions).map(claim)))?;
     let bytes = own_memory_bytes()?.saturating_sub(before);
     let shard: &Shard = feeder.shard();
-    look_up(arguments, bytes, &|name| Some(shard.locate(name).sessions.first()?.connection_id))
+    let one = |name: &Name| Some(shard.session(name, PRIMARY_DEVICE)?.connection_id);
+    let mut figures = look_up(arguments, (bytes, seconds), &one)?;
+    let Arguments { sessions, lookups, .. } = *arguments;
+    let batched = on_threads(|thread| random_batches(thread, sessions, lookups, shard))?;
+    figures.batched_per_second = (THREADS * lookups) as f64 / batched;
+    Ok(figures)
 }
 
 fn peer<T: SessionTable>(arguments: &Arguments) -> Result<Figures> {
     let before = own_memory_bytes()?;
     let table = T::empty();
-    for n in 0..arguments.sessions {
-        let session = SessionValue {
-            gateway_id: 1 + (n % 64) as u32,
-            incarnation: 1,
-            connection_id: scatter(n ^ 1),
-            epoch: n,
-            connected_at_ms: STAMP_MS,
-        };
-        table.insert(user(n), session);
-    }
+    let fill = || {
+        for n in 0..arguments.sessions {
+            let session = SessionValue {
+                gateway_id: 1 + (n % 64) as u32,
+                incarnation: 1,
+                connection_id: scatter(n ^ 1),
+                epoch: n,
+                connected_at_ms: STAMP_MS,
+            };
+            table.insert(user(n), session);
+        }
+        Ok(())
+    };
+    let ((), seconds) = timed(fill)?;
     let bytes = own_memory_bytes()?.saturating_sub(before);
-    look_up(arguments, bytes, &|name| table.connection_of(name))
+    look_up(arguments, (bytes, seconds), &|name| table.connection_of(name))
 }
 
-fn look_up<L>(arguments: &Arguments, bytes: u64, connection_of: &L) -> Result<Figures>
+fn look_up<L>(arguments: &Arguments, filled: (u64, f64), connection_of: &L) -> Result<Figures>
 where
     L: Fn(&Name) -> Option<u64> + Sync,
 {
     let Arguments { sessions, lookups, .. } = *arguments;
+    let (bytes, seconds) = filled;
     let (_, dependent) = timed(|| dependent(sessions, lookups, connection_of))?;
-    let (_, both) = timed(|| {
+    let both = on_threads(|thread| random(thread, sessions, lookups, connection_of))?;
+    let lookups_per_second = (THREADS * lookups) as f64 / both;
+    Ok(Figures {
+        bytes: bytes as f64 / sessions as f64,
+        lookup_ns: dependent * 1e9 / lookups as f64,
+        lookups_per_second,
+        batched_per_second: lookups_per_second,
+        insert_ns: seconds * 1e9 / sessions as f64,
+    })
+}
+
+/// Runs `work` on all threads; returns the seconds until the last is through.
+fn on_threads(work: impl Fn(u64) -> Result<u64> + Sync) -> Result<f64> {
+    let work = &work;
+    let all = || {
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..THREADS)
-                .map(|thread| scope.spawn(move || random(thread, sessions, lookups, connection_of)))
-                .collect();
+            let threads: Vec<_> =
+                (0..THREADS).map(|thread| scope.spawn(move || work(thread))).collect();
             threads.into_iter().try_for_each(|thread| {
                 thread.join().map_err(|_| anyhow!("a thread panicked"))?.map(drop)
             })
         })
-    })?;
-    Ok(Figures {
-        bytes: bytes as f64 / sessions as f64,
-        lookup_ns: dependent * 1e9 / lookups as f64,
-        lookups_per_second: (THREADS * lookups) as f64 / both,
-    })
+    };
+    Ok(timed(all)?.1)
 }
 
 /// Each name follows from the session found before.
@@ -211,6 +242,22 @@ fn random<L: Fn(&Name) -> Option<u64>>(
         let n = scatter(thread << 40 | step) % sessions;
         let connection = connection_of(&user(n)).context("a session is missing")?;
         sum = sum.wrapping_add(connection);
+    }
+    Ok(sum)
+}
+
+/// The same names, many a call.
+fn random_batches(thread: u64, sessions: u64, lookups: u64, shard: &Shard) -> Result<u64> {
+    let (mut sum, mut found) = (0_u64, Vec::new());
+    for first in (0..lookups).step_by(BATCH as usize) {
+        let name = |at| user(scatter(thread << 40 | (first + at)) % sessions);
+        let names: [Name; BATCH as usize] = std::array::from_fn(|at| name(at as u64));
+        let names = names.each_ref().map(|name| name.as_slice());
+        found.clear();
+        shard.sessions_batch(&names, &mut found);
+        for session in &found {
+            sum = sum.wrapping_add(session.context("a session is missing")?.connection_id);
+        }
     }
     Ok(sum)
 }

@@ -1,4 +1,4 @@
-//! The only `unsafe` code of the crate: mapping a file read-only.
+//! Mapping a file read-only.
 
 use std::fs::File;
 use std::io;

@@ -161,7 +161,12 @@ impl Shard {
         let written = self.write_checkpoint(&snapshot, at, BTreeSet::new(), true)?;
         let membership = snapshot.header.membership.clone();
         drop(snapshot);
-        *self.state.write() = state;
+        let old = {
+            let mut current = self.state.write();
+            self.regions.follow(Arc::clone(state.region()));
+            std::mem::replace(&mut *current, state)
+        };
+        drop(old);
         *self.checkpoint.write() = Some(CheckpointMeta { at, membership });
         Ok(self.adopt_files(at.index, written)?)
     }

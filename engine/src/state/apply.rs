@@ -155,6 +155,7 @@ impl State {
         if !header.begun {
             // A later generation keeps the key: the ids that are remembered are hashed with it.
             header.dedup_key = command.dedup_key;
+            self.users.set_key(&command.dedup_key);
             header.rules = command.rules;
             header.begun = true;
         }

@@ -15,7 +15,6 @@ impl State {
         let buckets = USER_BUCKETS as u64;
         for slot in to.saturating_sub(buckets).max(from)..to {
             let index = usize::try_from((slot + 1) % buckets).unwrap_or(0);
-            // Where nothing is due readers are not locked out.
             let is_due = self.users.read_bucket(index, |b| b.next_expiry_ms() <= now_ms);
             if is_due == Some(true) {
                 let concerned = |user: &User| user.next_expiry_ms() <= now_ms;

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::{
     MetaState, State,
+    map::Answer,
     message::Message,
     user::{SessionRecord, Totals, User},
 };
@@ -22,6 +23,33 @@ pub struct Located {
     pub sessions: SmallVec<[Session; 1]>,
     /// All devices that take messages, ascending; the primary is always among them.
     pub devices: SmallVec<[u16; 4]>,
+}
+
+impl Located {
+    /// What an answer says that needed no lock; `Ask` says nothing.
+    pub(crate) fn of(name: &[u8], answer: Answer) -> Self {
+        let mut located =
+            Self { sessions: SmallVec::new(), devices: SmallVec::from_slice(&[PRIMARY_DEVICE]) };
+        if let Answer::Online(session) = answer {
+            located.sessions.push(session.of(&Bytes::copy_from_slice(name), PRIMARY_DEVICE));
+        }
+        located
+    }
+
+    fn of_record(name: &[u8], user: Option<&User>) -> Self {
+        let mut located = Self { sessions: SmallVec::new(), devices: SmallVec::new() };
+        let devices = user.map_or(&[][..], User::devices);
+        if devices.first().is_none_or(|d| d.number != PRIMARY_DEVICE) {
+            located.devices.push(PRIMARY_DEVICE);
+        }
+        located.devices.extend(devices.iter().map(|d| d.number));
+        if devices.iter().any(|d| d.session.is_some()) {
+            let name = Bytes::copy_from_slice(name);
+            let session = |d: &super::user::Device| Some(d.session?.of(&name, d.number));
+            located.sessions.extend(devices.iter().filter_map(session));
+        }
+        located
+    }
 }
 
 /// What waits for a device.
@@ -76,34 +104,49 @@ impl State {
     }
 
     pub(crate) fn locate(&self, name: &[u8]) -> Located {
-        self.users.read(name, |user| {
-            let mut located = Located { sessions: SmallVec::new(), devices: SmallVec::new() };
-            let devices = user.map_or(&[][..], User::devices);
-            if devices.first().is_none_or(|d| d.number != PRIMARY_DEVICE) {
-                located.devices.push(PRIMARY_DEVICE);
-            }
-            located.devices.extend(devices.iter().map(|d| d.number));
-            if devices.iter().any(|d| d.session.is_some()) {
-                let name = Bytes::copy_from_slice(name);
-                let session = |d: &super::user::Device| Some(d.session?.of(&name, d.number));
-                located.sessions.extend(devices.iter().filter_map(session));
-            }
-            located
-        })
+        self.located(name, self.users.region().look_up(name))
+    }
+
+    /// What the answer that needs no lock says, or else the lock.
+    fn located(&self, name: &[u8], answer: Answer) -> Located {
+        match answer {
+            Answer::Ask => self.users.read(name, |user| Located::of_record(name, user)),
+            answer => Located::of(name, answer),
+        }
     }
 
     /// Where each of several users is, in their order.
     pub(crate) fn locate_batch(&self, names: &[&[u8]]) -> Vec<Located> {
-        names.iter().map(|name| self.locate(name)).collect()
+        let mut all = Vec::with_capacity(names.len());
+        let region = self.users.region();
+        region.look_up_batch(names, |name, answer| all.push(self.located(name, answer)));
+        all
     }
 
     pub(crate) fn session(&self, name: &[u8], device: u16) -> Option<SessionRecord> {
-        self.users.read(name, |user| user?.device(device)?.session)
+        self.session_of(name, device, self.users.region().look_up(name))
+    }
+
+    /// What the answer that needs no lock says, or else the lock.
+    #[inline]
+    pub(crate) fn session_of(
+        &self,
+        name: &[u8],
+        device: u16,
+        answer: Answer,
+    ) -> Option<SessionRecord> {
+        match answer {
+            Answer::Offline => None,
+            Answer::Online(session) => (device == PRIMARY_DEVICE).then_some(session),
+            Answer::Ask => self.users.read(name, |user| user?.device(device)?.session),
+        }
     }
 
     /// Appends the session of each user's primary device.
     pub(crate) fn sessions_batch(&self, names: &[&[u8]], out: &mut Vec<Option<SessionRecord>>) {
-        out.extend(names.iter().map(|name| self.session(name, PRIMARY_DEVICE)));
+        self.users.region().look_up_batch(names, |name, answer| {
+            out.push(self.session_of(name, PRIMARY_DEVICE, answer));
+        });
     }
 
     pub(crate) fn push_token(&self, device: &DeviceId) -> Option<Bytes> {

@@ -130,9 +130,11 @@ impl Snapshot {
         self.state.users.read_bucket(bucket, |living| {
             kept = self.before.take(bucket);
             let Some(kept) = &kept else { return };
-            for (name, user) in living.iter().filter(|(name, _)| !kept.contains_key(*name)) {
-                each(name, user);
-            }
+            living.each(|name, user| {
+                if !kept.contains_key(name) {
+                    each(name, user);
+                }
+            });
         });
         // What was kept is nobody else's, so the writer may go on.
         for (name, user) in kept.into_iter().flatten() {

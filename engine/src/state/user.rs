@@ -116,6 +116,15 @@ impl User {
         (ascending && named && !devices.is_empty()).then_some(Self { devices })
     }
 
+    pub(super) fn of_device(device: Device) -> Self {
+        Self { devices: SmallVec::from_buf([device]) }
+    }
+
+    /// Its only device.
+    pub(super) fn into_only(mut self) -> Option<Device> {
+        self.devices.pop().filter(|_| self.devices.is_empty())
+    }
+
     pub(crate) fn devices(&self) -> &[Device] {
         &self.devices
     }
