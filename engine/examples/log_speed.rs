@@ -33,15 +33,24 @@ fn measure(dir: &Path) -> Outcome<()> {
     let log = Log::open(files.clone(), dir, LogOptions::default())?;
     println!("open, new directory      {:?}", since(started));
     let mut index = 0;
-    println!("bare 4 KiB, fdatasync    p50 {:?}", bare(&files, dir)?);
-    println!("append 256 B, alone      p50 {:?}", alone(&log, &mut index)?);
-    println!("bare 4 KiB, fdatasync    p50 {:?}", bare(&files, dir)?);
+    let direct = log.stats().writes_direct;
+    println!("writes directly          {direct}");
+    for _ in 0..3 {
+        println!("bare 4 KiB, same method  p50 {:?}", bare(&files, dir, direct)?);
+        println!("append 256 B, alone      p50 {:?}", alone(&log, &mut index)?);
+    }
     for batch in [64, 512] {
         // The first round fills segments with zeros, the second uses them again.
         batches(&log, batch, true, &mut index)?;
         let (records, seconds, cpu) = batches(&log, batch, true, &mut index)?;
         println!(
             "append 256 B, batch {batch:<4} {:.0} records/s, {:.2} µs CPU a record",
+            records / seconds,
+            cpu * 1e6 / records
+        );
+        let (records, seconds, cpu) = waited(&log, batch, &mut index)?;
+        println!(
+            "append 256 B, waited {batch:<4} {:.0} records/s, {:.2} µs CPU a record",
             records / seconds,
             cpu * 1e6 / records
         );
@@ -77,16 +86,18 @@ fn median(mut samples: Vec<Duration>) -> Duration {
 }
 
 /// Writes and syncs 4 KiB after 4 KiB of a file filled before, as the log does.
-fn bare(files: &RealFiles, dir: &Path) -> Outcome<Duration> {
+fn bare(files: &RealFiles, dir: &Path, direct: bool) -> Outcome<Duration> {
     let path = dir.join("bare");
     let file = files.open(&path, OpenMode::CreateNew)?;
     file.write_at(&vec![0; 8 << 20], 0)?;
     file.sync_data()?;
+    let file = if direct { files.open(&path, OpenMode::WriteDirect)? } else { file };
+    let memory = vec![1; 8192];
+    let block = &memory[memory.as_ptr().align_offset(4096)..][..4096];
     let mut samples = Vec::new();
-    for nth in 0..1_000 {
+    for nth in 0..2_000 {
         let started = now();
-        file.write_at(&[1; 4096], nth * 4096)?;
-        file.sync_data()?;
+        file.write_durable(block, nth * 4096)?;
         samples.push(since(started));
     }
     files.remove(&path)?;
@@ -95,7 +106,7 @@ fn bare(files: &RealFiles, dir: &Path) -> Outcome<Duration> {
 
 fn alone(log: &Log, index: &mut u64) -> Outcome<Duration> {
     let mut samples = Vec::new();
-    for _ in 0..1_000 {
+    for _ in 0..2_000 {
         let record = body(*index);
         let started = now();
         log.append_wait(vec![record])?;
@@ -132,6 +143,21 @@ fn batches(log: &Log, batch: u64, purge: bool, index: &mut u64) -> Outcome<(f64,
             return Err("an append failed".into());
         }
         done += 1;
+    }
+    let seconds = since(started).as_secs_f64();
+    Ok(((BATCHES * batch) as f64, seconds, cpu_seconds()? - cpu))
+}
+
+fn waited(log: &Log, batch: u64, index: &mut u64) -> Outcome<(f64, f64, f64)> {
+    let (started, cpu) = (now(), cpu_seconds()?);
+    for nth in 0..BATCHES {
+        let mut records: Vec<Record> = (*index..*index + batch).map(body).collect();
+        *index += batch;
+        if nth % 100 == 0 {
+            let upto = LogId::new(1, index.saturating_sub(10 * batch));
+            records.push(Record::Purge { group: 1, upto });
+        }
+        log.append_wait(records)?;
     }
     let seconds = since(started).as_secs_f64();
     Ok(((BATCHES * batch) as f64, seconds, cpu_seconds()? - cpu))

@@ -36,6 +36,7 @@ mod header;
 mod index;
 pub mod inspect;
 mod keeper;
+mod lead;
 pub mod limits;
 mod method;
 mod opening;
@@ -44,6 +45,7 @@ mod queue;
 mod read;
 mod record;
 mod recovery;
+mod replay;
 mod scan;
 mod segment;
 mod shared;
@@ -72,6 +74,7 @@ pub use writer::LogStep;
 use self::core::Core;
 use self::queue::Item;
 use self::shared::Shared;
+use self::writer::Writer;
 use crate::fs::Files;
 use crate::{EntryPayload, GroupId, LogId};
 
@@ -127,6 +130,8 @@ pub struct Log {
 
 struct Handle {
     shared: Arc<Shared>,
+    /// Held by whoever writes a frame, until its completions were called.
+    writer: Arc<Mutex<Writer>>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -143,27 +148,12 @@ impl Log {
         options: LogOptions,
     ) -> Result<Self, LogOpenError> {
         let (shared, writer) = opening::open(files, dir, options)?;
-        let Some(writer) = writer else {
-            return Ok(Self { handle: Arc::new(Handle { shared, threads: Mutex::new(None) }) });
-        };
-        let spawn = |name: &str, run: Box<dyn FnOnce(&Shared) + Send>| {
-            let shared = shared.clone();
-            let thread = thread::Builder::new().name(name.to_owned());
-            thread.spawn(move || run(&shared)).map_err(|e| Fault::new("start a thread for", dir, e))
-        };
-        let keeper =
-            spawn("log-keeper", Box::new(|shared| shared.keeper.run(|| shared.refresh_outlook())))?;
-        let writer = spawn("log-writer", Box::new(|shared| writer::run(writer, shared)));
-        let writer = match writer {
-            Ok(writer) => writer,
-            Err(fault) => {
-                shared.keeper.stop();
-                let _ = keeper.join();
-                return Err(fault.into());
-            }
-        };
-        let threads = Mutex::new(Some(Threads { writer, keeper }));
-        Ok(Self { handle: Arc::new(Handle { shared, threads }) })
+        let (writer, threads) = (Arc::new(Mutex::new(writer)), Mutex::new(None));
+        let handle = Handle { shared, writer, threads };
+        if handle.shared.options.writer == WriterMode::Thread {
+            *handle.threads.lock() = Some(Threads::start(&handle)?);
+        }
+        Ok(Self { handle: Arc::new(handle) })
     }
 
     fn shared(&self) -> &Shared {
@@ -192,20 +182,27 @@ impl Log {
     /// Appends records, in this order and after all that was appended before, and returns at once.
     ///
     /// The entries are readable when it returns. `done` is called when all records are durable, in
-    /// the order of the appends, on the writer's thread: it must not block. If the records are
+    /// the order of the appends, on the thread that wrote them: it must not block. If the records are
     /// refused, none is appended and `done` is called before this returns. Records of one call
     /// share a frame, so are durable together, up to some megabytes; beyond, they are split.
     pub fn append(&self, records: Vec<Record>, done: Done) {
-        if let Some((done, result)) = append::append(self.shared(), records, done) {
-            done(result);
+        match append::append(self.shared(), records, done) {
+            Some((done, result)) => done(result),
+            None => {
+                self.shared().wake.notify_all();
+            }
         }
     }
 
-    /// Appends and waits until the records are durable.
+    /// Appends and waits until the records are durable. If nobody is writing, this thread writes
+    /// them, with all that waits before them.
     pub fn append_wait(&self, records: Vec<Record>) -> Result<(), AppendError> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.append(records, Box::new(move |result| drop(sender.send(result))));
-        self.wait_for(&receiver)
+        let done = Box::new(move |result| drop(sender.send(result)));
+        match append::append(self.shared(), records, done) {
+            Some((_, result)) => result,
+            None => lead::wait(self.shared(), &self.handle.writer, &receiver),
+        }
     }
 
     /// Waits until everything appended before is durable and recorded as such. The log can be used
@@ -219,38 +216,24 @@ impl Log {
         }
         queue.push(Item { records: Vec::new(), done: Some(done), flush: true });
         drop(queue);
-        self.shared().wake.notify_all();
-        self.wait_for(&receiver)
+        lead::wait(self.shared(), &self.handle.writer, &receiver)
     }
 
     /// Lets a stepped log write one frame of what waits. [`LogStep::Idle`] if it has a thread.
     pub fn step(&self) -> LogStep {
-        let stepped = self.shared().stepped.as_ref();
-        stepped.map_or(LogStep::Idle, |writer| writer.lock().step(self.shared()))
+        match self.shared().options.writer {
+            WriterMode::Stepped => self.handle.writer.lock().step(self.shared()),
+            WriterMode::Thread => LogStep::Idle,
+        }
     }
 
     /// Lets a stepped log do what it would do after a silence: record what is durable.
     pub fn step_silence(&self) {
-        let Some(writer) = &self.shared().stepped else { return };
-        if let Err(fault) = writer.lock().record(self.shared()) {
+        if self.shared().options.writer == WriterMode::Thread {
+            return;
+        }
+        if let Err(fault) = self.handle.writer.lock().record(self.shared()) {
             self.shared().poison(fault, Vec::new());
-        }
-    }
-
-    fn wait_for(
-        &self,
-        receiver: &mpsc::Receiver<Result<(), AppendError>>,
-    ) -> Result<(), AppendError> {
-        if self.shared().stepped.is_none() {
-            return receiver.recv().unwrap_or(Err(AppendError::Closed));
-        }
-        loop {
-            if let Ok(result) = receiver.try_recv() {
-                return result;
-            }
-            if self.step() != LogStep::Wrote {
-                return receiver.try_recv().unwrap_or(Err(AppendError::Stalled));
-            }
         }
     }
 
@@ -301,6 +284,32 @@ impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Log({})", self.shared().dir.display())
     }
+}
+
+impl Threads {
+    fn start(handle: &Handle) -> Result<Self, Fault> {
+        let shared = handle.shared.clone();
+        let keep = move || shared.keeper.run(|| shared.refresh_outlook());
+        let keeper = spawn(&handle.shared, "log-keeper", keep)?;
+        let (shared, writer) = (handle.shared.clone(), handle.writer.clone());
+        match spawn(&handle.shared, "log-writer", move || lead::run(&shared, &writer)) {
+            Ok(writer) => Ok(Self { writer, keeper }),
+            Err(fault) => {
+                handle.shared.keeper.stop();
+                let _ = keeper.join();
+                Err(fault)
+            }
+        }
+    }
+}
+
+fn spawn(
+    shared: &Shared,
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Fault> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    thread.spawn(run).map_err(|e| Fault::new("start a thread for", &shared.dir, e))
 }
 
 impl Drop for Handle {

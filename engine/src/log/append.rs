@@ -12,7 +12,8 @@ use super::record::{Change, Prepared, Record};
 use super::shared::Shared;
 use crate::GroupId;
 
-/// Appends records. Returns the completion if it is due at once, with its result.
+/// Queues records. Returns the completion if it is due at once, with its result; else the caller has
+/// to see to it that somebody writes.
 pub(super) fn append(
     shared: &Shared,
     records: Vec<Record>,
@@ -46,7 +47,6 @@ pub(super) fn append(
     }
     push_split(&mut queue, records, done, frame_bytes_max(shared.options.segment_bytes));
     drop(queue);
-    shared.wake.notify_all();
     None
 }
 

@@ -66,6 +66,12 @@ impl Core {
         }
     }
 
+    /// Entries up to `last`, each the one after the one before; the first one [follows](Self::follows).
+    pub(super) fn append_run(&mut self, first: u64, last: LogId) {
+        self.first.get_or_insert(first);
+        self.last = Some(last);
+    }
+
     fn truncate(&mut self, after: Option<LogId>) {
         let Some(first) = self.first else { return };
         match after.filter(|after| after.index >= first) {

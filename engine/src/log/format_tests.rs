@@ -259,7 +259,7 @@ proptest! {
             steps += 1;
         }
         prop_assert!(steps <= 1, "the second frame says that it stands elsewhere");
-        let _ = scanner.durable_beyond().unwrap();
+        let _ = scanner.beyond().unwrap();
     }
 }
 

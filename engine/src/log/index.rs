@@ -121,6 +121,27 @@ impl Index {
         group.apply(change, segment, offset, &mut self.recent_bytes);
     }
 
+    /// Applies entries that follow each other and stand in a segment, while the log is recovered:
+    /// the first index, the term, and the place and length of each.
+    pub(super) fn recover_run(
+        &mut self,
+        id: GroupId,
+        first: LogId,
+        segment: u64,
+        places: &[(u32, u32)],
+    ) {
+        let Some(last) = (places.len() as u64).checked_sub(1) else { return };
+        let group = self.groups.entry(id).or_default();
+        if group.slots.is_empty() {
+            group.base = first.index;
+        }
+        let last = LogId::new(first.term, first.index.saturating_add(last));
+        group.core.append_run(first.index, last);
+        let slot = |&(offset, len): &(u32, u32)| Slot { term: first.term, segment, offset, len };
+        group.slots.extend(places.iter().map(slot));
+        group.bytes += places.iter().map(|(_, len)| slot_bytes(*len)).sum::<u64>();
+    }
+
     /// Notes where an entry was written, unless it has been removed since.
     pub(super) fn place(&mut self, id: GroupId, at: u64, number: u64, segment: u64, offset: u32) {
         self.written = self.written.max(number);

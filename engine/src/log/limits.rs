@@ -40,6 +40,11 @@ pub const SPARES_MAX: usize = 2;
 pub const FILL_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes read at once while the log is recovered.
 pub const SCAN_BYTES: usize = 1024 * 1024;
+/// Threads that check segments while a log is recovered.
+pub const RECOVERY_THREADS_MAX: usize = 8;
+/// Segments, beside one a thread, that may be checked and not yet applied while a log is recovered:
+/// bounds the memory that takes, about a thirtieth of a segment of small entries each.
+pub const RECOVERY_AHEAD_MAX: usize = 2;
 /// Pause between two attempts to find space for a segment on a full disk, in milliseconds.
 pub const FULL_RETRY_MS: u64 = 200;
 /// Bytes of each write by which a log that is opened compares the ways to write.

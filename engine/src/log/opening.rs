@@ -31,12 +31,12 @@ const DISK_ID_NAME: &str = "disk-id";
 const DISK_ID_TITLE: &str = "switchboard disk id v1";
 const DISK_ID_BYTES_MAX: usize = 256;
 
-/// Opens the log in `dir`; the writer is returned unless it is stepped.
+/// Opens the log in `dir`.
 pub(super) fn open(
     files: Arc<dyn Files>,
     dir: &Path,
     options: LogOptions,
-) -> Result<(Arc<Shared>, Option<Writer>), LogOpenError> {
+) -> Result<(Arc<Shared>, Writer), LogOpenError> {
     options.validate()?;
     files.create_dir_all(dir).map_err(|e| Fault::new("create", dir, e))?;
     let lock = files.lock(&dir.join(LOCK_NAME)).map_err(|e| match e.kind() {
@@ -52,7 +52,11 @@ pub(super) fn open(
         Some(id) => id,
         None => create(&*files, dir, &options, &keeper)?,
     };
-    let recovered = Recovery::new(&*files, dir, disk_id).run()?;
+    let mut recovery = Recovery::new(&*files, dir, disk_id);
+    if options.writer == WriterMode::Thread {
+        recovery = recovery.parallel();
+    }
+    let recovered = recovery.run()?;
     start(files, dir, options, disk_id, keeper, lock, recovered)
 }
 
@@ -141,7 +145,7 @@ fn start(
     keeper: Keeper,
     lock: FileLock,
     recovered: Recovered,
-) -> Result<(Arc<Shared>, Option<Writer>), LogOpenError> {
+) -> Result<(Arc<Shared>, Writer), LogOpenError> {
     let Recovered { mut index, written, sealed, mut active, cut_from, end, unfinished, retired } =
         recovered;
     let cut_at_open = cut_from.map(|_| active.bytes);
@@ -165,7 +169,7 @@ fn start(
     index.segments.insert(active.file.sequence, active.clone());
     keeper.retire(retired.into_iter().map(Arc::new));
     let writer = Writer::new(active, output, end.offset, end.chain, written);
-    let mut shared = Shared {
+    let shared = Shared {
         files,
         dir: dir.to_path_buf(),
         disk_id,
@@ -173,7 +177,6 @@ fn start(
         queue: Mutex::new(Queue::default()),
         wake: Condvar::new(),
         keeper,
-        stepped: None,
         cut_at_open,
         writes_direct,
         counters: Counters::default(),
@@ -181,11 +184,7 @@ fn start(
         _lock: lock,
     };
     let writer = begin(&shared, writer, end.torn, unfinished)?;
-    if shared.options.writer == WriterMode::Stepped {
-        shared.stepped = Some(Mutex::new(writer));
-        return Ok((Arc::new(shared), None));
-    }
-    Ok((Arc::new(shared), Some(writer)))
+    Ok((Arc::new(shared), writer))
 }
 
 /// Writes the last frame once more: no later frame says that it is durable. It may be in the page

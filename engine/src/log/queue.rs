@@ -61,6 +61,12 @@ pub(super) struct Queue {
     pub(super) closed: Option<AppendError>,
     /// The last handle is gone: the writer ends when all is written.
     pub(super) stopping: bool,
+    /// No frame says yet that the last one is durable.
+    pub(super) is_unrecorded: bool,
+    /// Frames that hold records, so far: tells a silence.
+    pub(super) commits: u64,
+    /// The writer's thread sleeps until it is woken.
+    pub(super) is_resting: bool,
 }
 
 /// What the writer finds.

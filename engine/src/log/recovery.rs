@@ -17,12 +17,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::error::{Fault, LogOpenError};
-use super::frame::{FrameHead, FrameKind, LogPlace, VERSION};
+use super::frame::{FrameHead, VERSION};
 use super::header::{self, SegmentHeader};
 use super::index::Index;
-use super::limits::SEGMENT_BYTES_MAX;
-use super::record::{Found, HEAD_BYTES};
-use super::scan::{BadFrame, Scanner, Step};
+use super::limits::{RECOVERY_THREADS_MAX, SEGMENT_BYTES_MAX};
+use super::scan::{BadFrame, Beyond, Scanner, Step};
 use super::segment::{SegmentFile, file_name, sequence_of};
 use super::written::Written;
 use crate::fs::{Files, OpenMode};
@@ -57,11 +56,11 @@ pub(super) struct LogEnd {
 }
 
 /// A segment whose header was read.
-struct Opened {
-    file: SegmentFile,
-    head: FrameHead,
+pub(super) struct Opened {
+    pub(super) file: SegmentFile,
+    pub(super) head: FrameHead,
     header: SegmentHeader,
-    chain: u32,
+    pub(super) chain: u32,
 }
 
 impl Opened {
@@ -82,15 +81,24 @@ pub(super) struct Recovery<'a> {
     files: &'a dyn Files,
     dir: &'a Path,
     disk_id: [u8; 16],
-    seed: u32,
+    pub(super) seed: u32,
     mode: OpenMode,
+    /// Threads that check segments.
+    pub(super) threads: usize,
     window: Vec<u8>,
 }
 
 impl<'a> Recovery<'a> {
     pub(super) fn new(files: &'a dyn Files, dir: &'a Path, disk_id: [u8; 16]) -> Self {
         let seed = super::frame::seed_of(&disk_id);
-        Self { files, dir, disk_id, seed, mode: OpenMode::Write, window: Vec::new() }
+        let (mode, window) = (OpenMode::Write, Vec::new());
+        Self { files, dir, disk_id, seed, mode, threads: 1, window }
+    }
+
+    /// Checks segments on several threads, if the machine has them.
+    pub(super) fn parallel(self) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { threads: threads.min(RECOVERY_THREADS_MAX), ..self }
     }
 
     /// Opens the files for reading only.
@@ -186,8 +194,8 @@ impl<'a> Recovery<'a> {
             }
             Step::Bad(BadFrame::Version(found)) => return Err(self.version(&path, found)),
             Step::End | Step::Bad(_) => {
-                if let Some((at, durable)) = scanner.durable_beyond().map_err(fault)? {
-                    return Err(self.lost(&path, 0, at, durable, step));
+                if let Some(beyond) = scanner.beyond().map_err(fault)? {
+                    return Err(self.no_end(&path, 0, beyond, step));
                 }
                 None
             }
@@ -204,25 +212,27 @@ impl<'a> Recovery<'a> {
         Ok(Opening::Whole(Opened { file, head, header, chain }))
     }
 
-    fn replay(&mut self, row: &[Opened]) -> Result<(Index, Written, LogEnd), LogOpenError> {
+    fn replay(&self, row: &[Opened]) -> Result<(Index, Written, LogEnd), LogOpenError> {
         let (mut index, mut written) = (Index::default(), Written::default());
-        let Some((oldest, newest)) = row.first().zip(row.last()) else {
-            return Err(self.no_segment());
-        };
+        let Some(oldest) = row.first() else { return Err(self.no_segment()) };
         for (group, core) in &oldest.header.groups {
             index.start(*group, core.clone());
             written.start(*group, core.clone());
         }
-        for (sealed, next) in row.iter().zip(row.iter().skip(1)) {
-            self.check_states(sealed, &written)?;
-            let end = self.replay_segment(sealed, &mut index, &mut written, Some(next))?;
-            if next.head.previous != end.chain {
+        let mut before: Option<LogEnd> = None;
+        self.check_segments(row, &mut |opened, checked| {
+            self.check_states(opened, &written)?;
+            if before.as_ref().is_some_and(|end| end.chain != opened.head.previous) {
                 let what = "the segment does not follow the one before it";
-                return Err(self.corrupt(&next.file.path, 0, what));
+                return Err(self.corrupt(&opened.file.path, 0, what));
             }
-        }
-        self.check_states(newest, &written)?;
-        let end = self.replay_segment(newest, &mut index, &mut written, None)?;
+            checked
+                .apply(opened.file.sequence, &mut index, &mut written)
+                .map_err(|(at, what)| self.corrupt(&opened.file.path, at, what.to_string()))?;
+            before = Some(checked.end.clone());
+            Ok(())
+        })?;
+        let Some(end) = before else { return Err(self.no_segment()) };
         if let Some((group, first)) = index.gap() {
             let what = format!("it holds entry {first} of group {group}");
             let file = self.dir.join("*.log");
@@ -240,73 +250,28 @@ impl<'a> Recovery<'a> {
         Err(self.corrupt(&segment.file.path, 0, what))
     }
 
-    /// Applies the frames of a segment: up to where `next` says it ends, or as far as they go.
-    fn replay_segment(
-        &mut self,
-        opened: &Opened,
-        index: &mut Index,
-        written: &mut Written,
-        next: Option<&Opened>,
-    ) -> Result<LogEnd, LogOpenError> {
-        let SegmentFile { sequence, path, file, .. } = &opened.file;
-        let fault = |e| LogOpenError::from(Fault::new("read", path, e));
-        let sealed_at = next.map(|next| next.head.durable.offset);
-        if next.is_some_and(|next| next.head.durable.segment != *sequence) {
-            return Err(self.corrupt(path, 0, "the segment after it ends another one"));
-        }
-        let window = std::mem::take(&mut self.window);
-        let mut scanner = Scanner::new(&**file, *sequence, self.seed, window).map_err(fault)?;
-        let mut last_frame = (0, opened.head);
-        let mut end = LogEnd { offset: 0, chain: opened.chain, torn: false, last_frame };
-        while sealed_at != Some(scanner.at()) {
-            let at = scanner.at();
-            match scanner.step().map_err(fault)? {
-                Step::Frame(head) if sealed_at.is_none_or(|end| scanner.at() <= end) => {
-                    last_frame = (at, head);
-                    if head.kind == FrameKind::Records {
-                        let records = scanner.records();
-                        apply(records, *sequence, at, index, written)
-                            .map_err(|what| self.corrupt(path, at, what))?;
-                    }
-                }
-                Step::Bad(BadFrame::Version(found)) => return Err(self.version(path, found)),
-                step if sealed_at.is_some() => {
-                    let what = match step {
-                        Step::Bad(bad) => bad.to_string(),
-                        _ => "a frame that was durable is gone".to_owned(),
-                    };
-                    return Err(self.corrupt(path, at, what));
-                }
-                step => {
-                    if let Some((beyond, durable)) = scanner.durable_beyond().map_err(fault)? {
-                        return Err(self.lost(path, at, beyond, durable, step));
-                    }
-                    end.torn = matches!(step, Step::Bad(_));
-                    break;
-                }
-            }
-        }
-        end.offset = scanner.at();
-        end.chain = scanner.chain().unwrap_or(end.chain);
-        end.last_frame = last_frame;
-        self.window = scanner.into_window();
-        Ok(end)
-    }
-
-    fn corrupt(&self, file: &Path, offset: u64, what: impl Into<String>) -> LogOpenError {
+    pub(super) fn corrupt(
+        &self,
+        file: &Path,
+        offset: u64,
+        what: impl Into<String>,
+    ) -> LogOpenError {
         let (dir, file) = (self.dir.to_path_buf(), file.to_path_buf());
         LogOpenError::Corrupt { dir, file, offset, what: what.into() }
     }
 
-    /// A bad frame that a later one says was durable.
-    fn lost(
+    /// A place without a whole frame that is not the end of the log.
+    pub(super) fn no_end(
         &self,
         file: &Path,
         offset: u64,
-        by: u64,
-        durable: LogPlace,
+        beyond: Beyond,
         step: Step,
     ) -> LogOpenError {
+        let (by, durable) = match beyond {
+            Beyond::Newer(version) => return self.version(file, version),
+            Beyond::Durable(by, durable) => (by, durable),
+        };
         let bad = match step {
             Step::Bad(bad) => bad.to_string(),
             _ => "there is no frame".to_owned(),
@@ -318,7 +283,7 @@ impl<'a> Recovery<'a> {
         self.corrupt(file, offset, what)
     }
 
-    fn version(&self, file: &Path, found: u8) -> LogOpenError {
+    pub(super) fn version(&self, file: &Path, found: u8) -> LogOpenError {
         LogOpenError::Version { file: file.to_path_buf(), found, known: VERSION }
     }
 
@@ -330,26 +295,4 @@ impl<'a> Recovery<'a> {
                 .to_owned(),
         }
     }
-}
-
-/// Applies the records of a frame at `at`, which the scanner has checked.
-fn apply(
-    mut records: &[u8],
-    segment: u64,
-    at: u64,
-    index: &mut Index,
-    written: &mut Written,
-) -> Result<(), String> {
-    let mut offset = at + super::frame::FRAME_HEAD_BYTES as u64;
-    while !records.is_empty() {
-        let (found, rest) = Found::first_checked(records).map_err(|bad| bad.to_string())?;
-        records = rest;
-        let change = found.change().map_err(|bad| bad.to_string())?;
-        let (group, life) = (found.head.group, found.head.life);
-        written.apply(group, life, &change, segment).map_err(|bad| bad.to_string())?;
-        // Offsets in a segment fit 32 bits: `SEGMENT_BYTES_MAX`.
-        index.recover(group, &change, segment, u32::try_from(offset).unwrap_or(u32::MAX));
-        offset += (HEAD_BYTES + found.payload.len()) as u64;
-    }
-    Ok(())
 }

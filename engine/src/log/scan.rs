@@ -18,6 +18,16 @@ pub(super) enum Step {
     Bad(BadFrame),
 }
 
+/// What is behind a place, and speaks against its being the end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beyond {
+    /// A frame of this version, which a newer build has written: what it makes of the place is not
+    /// known here, so the log must not be cut there.
+    Newer(u8),
+    /// A frame at this offset says that all before this place was durable.
+    Durable(u64, LogPlace),
+}
+
 /// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadFrame {
@@ -131,35 +141,47 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// The first frame header behind the next frame's place that says that something at or behind
-    /// that place was durable: where it stands, and what it says.
+    /// What behind the next frame's place forbids to take that place for the end of the log.
     ///
     /// A frame is written only when the one before it is synced. So if the next frame is bad and
-    /// there is such a header, the bad frame is no torn write: it was durable once.
-    pub(super) fn durable_beyond(&mut self) -> io::Result<Option<(u64, LogPlace)>> {
-        let place = LogPlace { segment: self.segment, offset: self.at };
-        let found = self.head_beyond(|head| head.durable > place)?;
-        Ok(found.map(|(at, head)| (at, head.durable)))
+    /// there is a header that says that something at or behind its place was durable, it is no torn
+    /// write: it was durable once.
+    pub(super) fn beyond(&mut self) -> io::Result<Option<Beyond>> {
+        let (segment, offset) = (self.segment, self.at);
+        self.look_beyond(|at, looked| match looked {
+            Looked::NewerVersion(version) => Some(Beyond::Newer(version)),
+            Looked::Head(head, _)
+                if head.place == (LogPlace { segment, offset: at })
+                    && head.durable > (LogPlace { segment, offset }) =>
+            {
+                Some(Beyond::Durable(at, head.durable))
+            }
+            _ => None,
+        })
     }
 
     /// The first frame header behind the next frame's place.
     pub(super) fn next_head(&mut self) -> io::Result<Option<(u64, FrameHead)>> {
-        self.head_beyond(|_| true)
+        let segment = self.segment;
+        self.look_beyond(|at, looked| match looked {
+            Looked::Head(head, _) if head.place == (LogPlace { segment, offset: at }) => {
+                Some((at, head))
+            }
+            _ => None,
+        })
     }
 
-    fn head_beyond(
+    /// Looks at every place behind the next frame's where a frame could begin, until `found`.
+    fn look_beyond<T>(
         &mut self,
-        wanted: impl Fn(&FrameHead) -> bool,
-    ) -> io::Result<Option<(u64, FrameHead)>> {
+        found: impl Fn(u64, Looked) -> Option<T>,
+    ) -> io::Result<Option<T>> {
         let (segment, seed) = (self.segment, self.seed);
         let mut at = self.at.saturating_add(BLOCK_BYTES);
         while at < self.size {
             let bytes = self.bytes(at, FRAME_HEAD_BYTES)?;
-            if let Looked::Head(head, _) = FrameHead::look(bytes, segment, seed)
-                && head.place == (LogPlace { segment, offset: at })
-                && wanted(&head)
-            {
-                return Ok(Some((at, head)));
+            if let Some(found) = found(at, FrameHead::look(bytes, segment, seed)) {
+                return Ok(Some(found));
             }
             at = at.saturating_add(BLOCK_BYTES);
         }

@@ -11,7 +11,6 @@ use super::index::Index;
 use super::keeper::Keeper;
 use super::options::{LogOptions, WriterMode};
 use super::queue::{Item, Queue};
-use super::writer::Writer;
 use crate::fs::{FileLock, Files};
 
 pub(super) struct Shared {
@@ -27,8 +26,6 @@ pub(super) struct Shared {
     /// Told when the queue or the outlook for segments has changed.
     pub(super) wake: Condvar,
     pub(super) keeper: Keeper,
-    /// The writer, when it has no thread of its own.
-    pub(super) stepped: Option<Mutex<Writer>>,
     /// The size to which somebody had cut the newest segment's file before this opening.
     pub(super) cut_at_open: Option<u64>,
     /// Frames are written past the page cache.
@@ -89,11 +86,23 @@ impl Shared {
 
     /// Tells the queue how it stands with the next segment.
     pub(super) fn refresh_outlook(&self) {
-        let (ready, full) = self.keeper.outlook();
+        // Asked under the lock, or an older answer could overwrite the keeper's news, and the
+        // writer would wait for a segment that is there.
         let mut queue = self.queue.lock();
+        let (ready, full) = self.keeper.outlook();
         queue.next_ready = ready;
         queue.disk_full = full;
         drop(queue);
         self.wake.notify_all();
+    }
+
+    /// Wakes the writer's thread if there is something to do for it that a caller who wrote by
+    /// itself has left: what came meanwhile, or the record of what is durable after a silence.
+    pub(super) fn leave_to_thread(&self) {
+        let queue = self.queue.lock();
+        if !queue.is_empty() || (queue.is_unrecorded && queue.is_resting) {
+            drop(queue);
+            self.wake.notify_all();
+        }
     }
 }

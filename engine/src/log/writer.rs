@@ -12,6 +12,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
 use super::buffer::FrameBuffer;
 use super::error::Fault;
 use super::frame::{FRAME_HEAD_BYTES, FrameBuilder, FrameKind, LogPlace, seed_of};
@@ -19,7 +21,7 @@ use super::header;
 use super::keeper::Next;
 use super::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, frame_bytes_max};
 use super::method::Output;
-use super::queue::{Item, Queued, Taken};
+use super::queue::{Item, Queue, Queued, Taken};
 use super::record::Change;
 use super::segment::{Segment, SegmentFile};
 use super::shared::{Counters, Shared};
@@ -63,10 +65,6 @@ impl Writer {
     ) -> Self {
         let frame = FrameBuffer::default();
         Self { active, end, chain, written, unrecorded: false, frame, output }
-    }
-
-    pub(super) fn is_unrecorded(&self) -> bool {
-        self.unrecorded
     }
 
     pub(super) fn sequence(&self) -> u64 {
@@ -172,10 +170,18 @@ impl Writer {
         }
         index.evict(shared.options.recent_bytes_max);
         drop(index);
-        shared.queue.lock().active_left = self.left();
+        self.publish(shared).commits += 1;
         if removed {
             self.retire(shared);
         }
+    }
+
+    /// Lets callers and the thread know where the writer stands.
+    fn publish<'a>(&self, shared: &'a Shared) -> MutexGuard<'a, Queue> {
+        let mut queue = shared.queue.lock();
+        queue.active_left = self.left();
+        queue.is_unrecorded = self.unrecorded;
+        queue
     }
 
     /// Lets go of the segments in which no group has an entry any more.
@@ -199,6 +205,7 @@ impl Writer {
     pub(super) fn record(&mut self, shared: &Shared) -> Result<(), Fault> {
         // If this fails to find room, or fails, there is nothing to try again.
         let unrecorded = std::mem::take(&mut self.unrecorded);
+        shared.queue.lock().is_unrecorded = false;
         if self.left() < BLOCK_BYTES {
             // The header of the next segment says it as well.
             return if unrecorded { self.rotate(shared).map(|_| ()) } else { Ok(()) };
@@ -209,6 +216,7 @@ impl Writer {
             self.write_batch(shared, &[item])?;
             // The lazy records were promised to nobody.
             self.unrecorded = false;
+            drop(self.publish(shared));
             return Ok(());
         }
         if unrecorded { self.write_empty(shared) } else { Ok(()) }
@@ -216,7 +224,7 @@ impl Writer {
 
     /// Records, when the log is opened, that all that was found is durable.
     pub(super) fn record_start(&mut self, shared: &Shared) -> Result<(), Fault> {
-        shared.queue.lock().active_left = self.left();
+        drop(self.publish(shared));
         if self.left() < BLOCK_BYTES { Ok(()) } else { self.write_empty(shared) }
     }
 
@@ -233,7 +241,7 @@ impl Writer {
         self.chain = chain;
         Counters::add(&shared.counters.frames, 1);
         Counters::add(&shared.counters.frame_bytes, self.end - here.offset);
-        shared.queue.lock().active_left = self.left();
+        drop(self.publish(shared));
         Ok(())
     }
 
@@ -269,7 +277,7 @@ impl Writer {
         self.active = Segment::new(file, false);
         self.unrecorded = false;
         shared.index.write().segments.insert(self.sequence(), self.active.clone());
-        shared.queue.lock().active_left = self.left();
+        drop(self.publish(shared));
         Counters::add(&shared.counters.segments_opened, 1);
         Ok(())
     }
@@ -297,68 +305,4 @@ pub(super) fn write_header(
     let chain = frame.finish(FrameKind::SegmentHeader, here, durable, previous, seed_of(disk_id));
     output.write(file, buffer, 0)?;
     Ok(chain)
-}
-
-/// Closes the log if the writer's thread panics, so that nobody waits for ever.
-struct Panicked<'a>(&'a Shared);
-
-impl Drop for Panicked<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let error = std::io::Error::other("the writer panicked");
-            self.0.poison(Fault::new("write", &self.0.dir, error), Vec::new());
-        }
-    }
-}
-
-/// The writer's thread: works until the last handle is gone and all is written.
-pub(super) fn run(mut writer: Writer, shared: &Shared) {
-    let _panicked = Panicked(shared);
-    loop {
-        match writer.step(shared) {
-            LogStep::Wrote => {}
-            LogStep::Closed => return,
-            LogStep::Stalled => {
-                let mut queue = shared.queue.lock();
-                if queue.stopping {
-                    drop(queue);
-                    return shared.close(&super::AppendError::Closed, Vec::new());
-                }
-                // A segment that became ready in between has set the flag already.
-                if !queue.next_ready {
-                    shared.wake.wait(&mut queue);
-                }
-            }
-            LogStep::Idle => {
-                if let Err(fault) = wait_or_record(&mut writer, shared) {
-                    shared.poison(fault, Vec::new());
-                    return;
-                }
-            }
-        }
-        if shared.is_done() {
-            if let Err(fault) = writer.record(shared) {
-                shared.poison(fault, Vec::new());
-            }
-            return shared.close(&super::AppendError::Closed, Vec::new());
-        }
-    }
-}
-
-/// Waits for work; after a silence, records what is durable.
-fn wait_or_record(writer: &mut Writer, shared: &Shared) -> Result<(), Fault> {
-    let mut queue = shared.queue.lock();
-    if !queue.is_empty() || queue.stopping {
-        return Ok(());
-    }
-    if !writer.is_unrecorded() {
-        shared.wake.wait(&mut queue);
-        return Ok(());
-    }
-    let timed_out = shared.wake.wait_for(&mut queue, shared.options.silence).timed_out();
-    if timed_out && queue.is_empty() {
-        drop(queue);
-        writer.record(shared)?;
-    }
-    Ok(())
 }

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::core::Core;
-use super::record::Change;
-use crate::GroupId;
+use super::record::{Change, PayloadKind};
+use crate::{GroupId, LogId};
 
 /// A record that cannot stand where it stands; the log is damaged in a way that CRCs don't show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +71,23 @@ impl Written {
         Ok(())
     }
 
+    /// Applies entries that follow each other and stand in `segment`, from `first` to `last.index`.
+    pub(super) fn apply_run(
+        &mut self,
+        (group, life): (GroupId, u32),
+        first: u64,
+        last: LogId,
+        segment: u64,
+    ) -> Result<(), Misplaced> {
+        let begin =
+            Change::Entry { id: LogId::new(last.term, first), kind: PayloadKind::Blank, len: 0 };
+        self.apply(group, life, &begin, segment)?;
+        if let Some(state) = self.groups.get_mut(&group) {
+            state.core.append_run(first, last);
+        }
+        Ok(())
+    }
+
     /// The oldest segment in which a group has an entry, and a group that has.
     pub(super) fn oldest(&self) -> Option<(u64, GroupId)> {
         let firsts = self.groups.iter().filter_map(|(g, s)| Some((s.runs.front()?.1, *g)));
@@ -95,9 +112,7 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::PayloadKind;
     use super::*;
-    use crate::LogId;
 
     fn entry(index: u64) -> Change {
         Change::Entry { id: LogId::new(1, index), kind: PayloadKind::Blank, len: 0 }

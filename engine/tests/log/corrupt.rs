@@ -68,6 +68,43 @@ fn every_flipped_bit_of_an_acknowledged_frame_is_refused_with_file_and_offset() 
     assert_eq!(indexes(&open(&disk).unwrap(), 1), [0, 1, 2, 3, 4], "whole again");
 }
 
+/// Makes the frame at an offset one that a newer build has written.
+fn make_newer(disk: &SimFiles, disk_id: [u8; 16], offset: u64) {
+    let bytes = disk.content(&segment_path(1)).unwrap();
+    let mut head = bytes[offset as usize..][..64].to_vec();
+    head[4] = 2;
+    let mut crc = crc32fast::Hasher::new_with_initial(crc32fast::hash(&disk_id));
+    crc.update(&head[..60]);
+    head[60..].copy_from_slice(&crc.finalize().to_le_bytes());
+    let file = disk.open(&segment_path(1), OpenMode::Write).unwrap();
+    file.write_at(&head, offset).unwrap();
+}
+
+#[test]
+fn a_frame_of_a_newer_version_is_refused_as_such_also_behind_what_looks_like_the_end() {
+    // The frame before it is whole, torn, or gone.
+    for before in ["whole", "torn", "gone"] {
+        let disk = with_entries(5);
+        let disk_id = inspect::inspect(&disk, Path::new(DIR)).unwrap().disk_id.unwrap();
+        make_newer(&disk, disk_id, frame_of(4));
+        match before {
+            "torn" => disk.flip(&segment_path(1), frame_of(3) + 110, 1),
+            "gone" => {
+                let file = disk.open(&segment_path(1), OpenMode::Write).unwrap();
+                file.write_at(&[0; BLOCK as usize], frame_of(3)).unwrap();
+            }
+            _ => {}
+        }
+        let content = disk.content(&segment_path(1));
+        let refused = open(&disk).unwrap_err();
+        assert!(
+            matches!(refused, LogOpenError::Version { found: 2, known: 1, .. }),
+            "{before}: {refused}"
+        );
+        assert_eq!(disk.content(&segment_path(1)), content, "nothing was cut");
+    }
+}
+
 #[test]
 fn a_refusal_names_the_command_that_helps_and_changes_nothing() {
     let disk = with_entries(5);
