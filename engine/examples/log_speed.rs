@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use switchboard_engine::fs::{Files, OpenMode, RealFiles};
-use switchboard_engine::log::{Log, LogOptions, Record};
+use switchboard_engine::log::{Log, LogOptions, Record, WriteMethod};
 use switchboard_engine::{EntryPayload, LogId};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -30,7 +30,12 @@ fn main() -> Outcome<()> {
 fn measure(dir: &Path) -> Outcome<()> {
     let files = Arc::new(RealFiles);
     let started = now();
-    let log = Log::open(files.clone(), dir, LogOptions::default())?;
+    let method = match std::env::args().nth(2).as_deref() {
+        Some("direct") => WriteMethod::Direct,
+        Some("buffered") => WriteMethod::Buffered,
+        _ => WriteMethod::Auto,
+    };
+    let log = Log::open(files.clone(), dir, LogOptions { method, ..LogOptions::default() })?;
     println!("open, new directory      {:?}", since(started));
     let mut index = 0;
     let direct = log.stats().writes_direct;
@@ -62,6 +67,9 @@ fn measure(dir: &Path) -> Outcome<()> {
     let state = log.group_state(1);
     let records = index - state.first.unwrap_or(index);
     drop(log);
+    for entry in std::fs::read_dir(dir)? {
+        std::fs::read(entry?.path())?;
+    }
     let (started, cpu) = (now(), cpu_seconds()?);
     let log = Log::open(files, dir, LogOptions::default())?;
     println!(

@@ -20,12 +20,13 @@ pub(super) fn append(
     done: Done,
 ) -> Option<(Done, Result<(), AppendError>)> {
     let payload_max = payload_bytes_max(shared.options.segment_bytes);
-    let prepared: Result<SmallVec<[Prepared; 2]>, AppendError> =
-        records.into_iter().map(|record| Prepared::new(record, payload_max)).collect();
-    let prepared = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => return Some((done, Err(error))),
-    };
+    let mut prepared: SmallVec<[Prepared; 2]> = SmallVec::with_capacity(records.len());
+    for record in records {
+        match Prepared::new(record, payload_max) {
+            Ok(record) => prepared.push(record),
+            Err(error) => return Some((done, Err(error))),
+        }
+    }
     let lazy = !prepared.is_empty() && prepared.iter().all(Prepared::is_lazy);
     let mut index = shared.index.write();
     let mut queue = shared.queue.lock();

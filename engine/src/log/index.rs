@@ -142,34 +142,50 @@ impl Index {
         group.bytes += places.iter().map(|(_, len)| slot_bytes(*len)).sum::<u64>();
     }
 
-    /// Notes where an entry was written, unless it has been removed since.
-    pub(super) fn place(&mut self, id: GroupId, at: u64, number: u64, segment: u64, offset: u32) {
-        self.written = self.written.max(number);
+    /// Notes where entries were written that follow each other and were appended one after the
+    /// other, the first at `at` with this number, unless they have been removed since.
+    pub(super) fn place(
+        &mut self,
+        id: GroupId,
+        at: u64,
+        number: u64,
+        segment: u64,
+        offsets: impl ExactSizeIterator<Item = u32>,
+    ) {
+        let last = number.saturating_add(offsets.len() as u64).saturating_sub(1);
+        self.written = self.written.max(last);
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let Some(nth) = group.nth(at) else { return };
         let recent_from = group.slots.len().saturating_sub(group.recent.len());
-        let recent = nth.checked_sub(recent_from).and_then(|nth| group.recent.get(nth));
-        if recent.is_some_and(|recent| recent.number == number)
-            && let Some(slot) = group.slots.get_mut(nth)
-        {
-            slot.segment = segment;
-            slot.offset = offset;
+        for (after, offset) in (0..).zip(offsets) {
+            let Some(nth) = group.nth(at + after) else { continue };
+            let recent = nth.checked_sub(recent_from).and_then(|nth| group.recent.get(nth));
+            if recent.is_some_and(|recent| recent.number == number + after)
+                && let Some(slot) = group.slots.get_mut(nth)
+            {
+                slot.segment = segment;
+                slot.offset = offset;
+            }
         }
     }
 
     /// Lets go of the oldest payloads in memory beyond `bytes_max`, but of none that isn't written.
     pub(super) fn evict(&mut self, bytes_max: usize) {
-        while let Some((id, number)) = self.order.front() {
-            let group = self.groups.get_mut(id);
-            let recent = group.filter(|g| g.recent.front().is_some_and(|r| r.number == *number));
-            if let Some(group) = recent {
-                let full = self.recent_bytes > bytes_max || self.order.len() > RECENT_ENTRIES_MAX;
-                if !full || *number > self.written {
-                    return;
+        while let Some(&(id, _)) = self.order.front() {
+            let mut group = self.groups.get_mut(&id);
+            while let Some(&(_, number)) = self.order.front().filter(|(of, _)| *of == id) {
+                let recent = group.as_mut();
+                let recent =
+                    recent.filter(|g| g.recent.front().is_some_and(|r| r.number == number));
+                if let Some(group) = recent {
+                    let full =
+                        self.recent_bytes > bytes_max || self.order.len() > RECENT_ENTRIES_MAX;
+                    if !full || number > self.written {
+                        return;
+                    }
+                    group.forget_oldest(&mut self.recent_bytes);
                 }
-                group.forget_oldest(&mut self.recent_bytes);
+                self.order.pop_front();
             }
-            self.order.pop_front();
         }
     }
 

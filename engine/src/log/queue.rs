@@ -28,6 +28,19 @@ impl Queued {
     pub(super) fn bytes(&self) -> u64 {
         (HEAD_BYTES + self.payload.len()) as u64
     }
+
+    /// Whether both are entries of one group, life and term, the second next to the first and
+    /// appended right after it.
+    pub(super) fn is_followed_by(&self, next: &Queued) -> bool {
+        let (Change::Entry { id, .. }, Change::Entry { id: after, .. }) =
+            (&self.change, &next.change)
+        else {
+            return false;
+        };
+        (self.group, self.life, id.term) == (next.group, next.life, after.term)
+            && id.index.checked_add(1) == Some(after.index)
+            && self.number + 1 == next.number
+    }
 }
 
 /// Records that share a completion and a frame.

@@ -120,7 +120,8 @@ impl Writer {
 
     /// Writes and syncs the records of a batch, then lets the index know where they are.
     fn write_batch(&mut self, shared: &Shared, batch: &[Item]) -> Result<(), Fault> {
-        let mut places: Vec<(&Queued, u32)> = Vec::new();
+        let records = batch.iter().map(|item| item.records.len()).sum();
+        let mut places: Vec<(&Queued, u32)> = Vec::with_capacity(records);
         let mut buffer = std::mem::take(&mut self.frame);
         let bytes = batch.iter().map(Item::bytes).sum();
         let mut frame = FrameBuilder::new(&mut buffer, bytes);
@@ -155,17 +156,28 @@ impl Writer {
     fn note_written(&mut self, shared: &Shared, places: &[(&Queued, u32)]) {
         let segment = self.sequence();
         let mut removed = false;
-        for (record, _) in places {
-            let applied = self.written.apply(record.group, record.life, &record.change, segment);
+        for run in places.chunk_by(|(before, _), (after, _)| before.is_followed_by(after)) {
+            let Some((first, _)) = run.first() else { continue };
+            let last = run.last().map_or(first, |(last, _)| last);
+            let applied = match (&first.change, &last.change) {
+                (Change::Entry { id: from, .. }, Change::Entry { id: to, .. }) => {
+                    let of = (first.group, first.life);
+                    self.written.apply_run(of, from.index, *to, segment)
+                }
+                (change, _) => self.written.apply(first.group, first.life, change, segment),
+            };
             // The index refused what does not follow before it was queued.
             debug_assert!(applied.is_ok(), "{applied:?}");
             removed |=
-                matches!(record.change, Change::Truncate(_) | Change::Purge(_) | Change::Drop);
+                matches!(first.change, Change::Truncate(_) | Change::Purge(_) | Change::Drop);
         }
         let mut index = shared.index.write();
-        for (record, offset) in places {
-            if let Change::Entry { id, .. } = &record.change {
-                index.place(record.group, id.index, record.number, segment, *offset);
+        for run in places.chunk_by(|(before, _), (after, _)| before.is_followed_by(after)) {
+            if let Some((Queued { group, number, change: Change::Entry { id, .. }, .. }, _)) =
+                run.first()
+            {
+                let offsets = run.iter().map(|(_, offset)| *offset);
+                index.place(*group, id.index, *number, segment, offsets);
             }
         }
         index.evict(shared.options.recent_bytes_max);

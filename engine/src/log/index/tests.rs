@@ -24,7 +24,7 @@ fn payloads_leave_memory_oldest_first_but_not_before_they_are_written() {
     index.evict(0);
     assert!((0..4).all(|at| in_memory(&index, at)));
     for at in 0..2 {
-        index.place(1, at, numbers[at as usize], 1, 4096);
+        index.place(1, at, numbers[at as usize], 1, [4096].into_iter());
     }
     index.evict(0);
     assert!(!in_memory(&index, 0) && !in_memory(&index, 1) && in_memory(&index, 2));
@@ -37,9 +37,9 @@ fn the_write_of_a_truncated_entry_does_not_place_its_successor() {
     let old = append(&mut index, 0);
     index.append(1, &Change::Truncate(None), None);
     let new = append(&mut index, 0);
-    index.place(1, 0, old, 1, 4096);
+    index.place(1, 0, old, 1, [4096].into_iter());
     assert_eq!(index.groups[&1].slots[0].segment, UNWRITTEN);
-    index.place(1, 0, new, 1, 8192);
+    index.place(1, 0, new, 1, [8192].into_iter());
     assert_eq!((index.groups[&1].slots[0].segment, index.groups[&1].slots[0].offset), (1, 8192));
 }
 
@@ -48,7 +48,7 @@ fn removed_entries_leave_memory_and_the_order_does_not_grow() {
     let mut index = Index::default();
     for at in 0..1000 {
         let number = append(&mut index, at);
-        index.place(1, at, number, 1, 0);
+        index.place(1, at, number, 1, [0].into_iter());
         index.append(1, &Change::Purge(LogId::new(1, at)), None);
         index.evict(usize::MAX);
     }
