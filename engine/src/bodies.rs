@@ -20,7 +20,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -33,7 +33,7 @@ use thiserror::Error;
 use crate::{
     GroupId,
     fs::{FileHandle, Files, OpenMode},
-    limits::{DAY_MS, OLD_FILE_BYTES_MAX, OLD_FILES_MAX, OLD_WRITE_BYTES},
+    limits::{DAY_MS, OLD_FILE_BYTES_MAX, OLD_FILES_MAX, OLD_WRITE_BYTES, RECORD_BYTES_MAX},
     planted::{self, Bug},
     state::{Live, Place},
 };
@@ -42,7 +42,7 @@ const MAGIC: &[u8; 8] = b"SBOLD001";
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 24;
 const RECORD_HEAD_BYTES: usize = 8;
-const SUFFIX: &str = ".old";
+pub(crate) const SUFFIX: &str = ".old";
 
 /// A failure on an old file.
 #[derive(Debug, Error)]
@@ -291,6 +291,41 @@ impl Writing {
 /// Bytes that a record takes in a file.
 pub(crate) fn stored_bytes(record_len: usize) -> u64 {
     (RECORD_HEAD_BYTES + record_len) as u64
+}
+
+/// Reads an old file of a group through to its end; gives the first place that is not as it was written.
+pub(crate) fn check(input: &mut dyn Read, group: GroupId) -> io::Result<Option<(u64, String)>> {
+    let fault = |at: u64, what: &str| Ok(Some((at, what.to_owned())));
+    let mut head = Vec::new();
+    input.take(HEADER_BYTES as u64).read_to_end(&mut head)?;
+    if head.get(..HEADER_BYTES - 4) != Some(&header(group, 0)[..HEADER_BYTES - 4]) {
+        return fault(0, "this is no file of old messages of this group and version");
+    }
+    let mut at = HEADER_BYTES as u64;
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        input.take(RECORD_HEAD_BYTES as u64).read_to_end(&mut bytes)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let Some(&[l0, l1, l2, l3, c0, c1, c2, c3]) = bytes.first_chunk() else {
+            return fault(at, "a message is cut off");
+        };
+        let len = u32::from_le_bytes([l0, l1, l2, l3]);
+        if len as usize > RECORD_BYTES_MAX {
+            return fault(at, "a message is longer than any may be");
+        }
+        bytes.clear();
+        input.take(u64::from(len)).read_to_end(&mut bytes)?;
+        if bytes.len() != len as usize {
+            return fault(at, "a message is cut off");
+        }
+        if crc32fast::hash(&bytes) != u32::from_le_bytes([c0, c1, c2, c3]) {
+            return fault(at, "the CRC of a message is wrong");
+        }
+        at = at.saturating_add(stored_bytes(bytes.len()));
+    }
 }
 
 fn header(group: GroupId, day: u32) -> [u8; HEADER_BYTES] {

@@ -45,8 +45,8 @@ pub(crate) const META: u8 = 4;
 const DEDUP_INDEX: u8 = 6;
 const COUNTS: u8 = 7;
 
-const ENVELOPE: Envelope = Envelope { magic: *b"SBCKPT01", what: "checkpoint" };
-const SUFFIX: &str = ".ckpt";
+pub(crate) const ENVELOPE: Envelope = Envelope { magic: *b"SBCKPT01", what: "checkpoint" };
+pub(crate) const SUFFIX: &str = ".ckpt";
 const TEMPORARY: &str = ".ckpt.tmp";
 
 /// What is known of the newest checkpoint.

@@ -38,8 +38,8 @@ use crate::{
 
 const HEADER: u8 = 1;
 const IDS: u8 = 2;
-const ENVELOPE: Envelope = Envelope { magic: *b"SBIDS001", what: "file of message ids" };
-const SUFFIX: &str = ".ids";
+pub(crate) const ENVELOPE: Envelope = Envelope { magic: *b"SBIDS001", what: "file of message ids" };
+pub(crate) const SUFFIX: &str = ".ids";
 
 /// One file: which ids it has, by ordinal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

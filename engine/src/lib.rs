@@ -24,6 +24,7 @@ mod planted;
 pub mod planted;
 mod position;
 mod reply;
+pub mod scrub;
 mod sections;
 mod shard;
 mod state;

@@ -22,7 +22,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(action: &'static str, path: impl Into<PathBuf>, error: io::Error) -> Self {
+    pub(crate) fn new(action: &'static str, path: impl Into<PathBuf>, error: io::Error) -> Self {
         Self { action, path: path.into(), error: Arc::new(error) }
     }
 }

@@ -16,9 +16,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use super::core::Core;
+use super::error::LogOpenError;
 use super::frame::{FRAME_HEAD_BYTES, FrameHead, FrameKind, LogPlace, Looked, seed_of};
+use super::header;
 use super::opening::read_disk_id;
 use super::record::{Found, HEAD_BYTES, Kind, field};
 use super::recovery::Recovery;
@@ -120,7 +124,7 @@ pub fn inspect(files: &dyn Files, dir: &Path) -> Result<LogReport, Fault> {
     };
     let mut report = LogReport { disk_id, segments: Vec::new(), groups: Vec::new(), refused: None };
     for sequence in sequences {
-        report.segments.push(scan_segment(files, dir, sequence, disk_id, &mut |_| {})?);
+        report.segments.push(scan_segment(files, dir, sequence, disk_id, None)?);
     }
     if let Some(id) = disk_id.filter(|_| refused.is_none()) {
         match Recovery::new(files, dir, id).read_only().run() {
@@ -145,13 +149,92 @@ pub fn frames(
     sequence: Option<u64>,
     visit: &mut dyn FnMut(FrameReport),
 ) -> Result<Vec<SegmentReport>, Fault> {
-    let sequences = sequences(files, dir)?;
-    let disk_id = match read_disk_id(files, dir) {
-        Ok(Some(id)) => Some(id),
-        _ => sequences.iter().find_map(|sequence| disk_id_in(files, dir, *sequence)),
-    };
+    let (sequences, disk_id) = (sequences(files, dir)?, disk_id(files, dir)?);
     let wanted = sequences.into_iter().filter(|found| sequence.is_none_or(|asked| asked == *found));
-    wanted.map(|sequence| scan_segment(files, dir, sequence, disk_id, visit)).collect()
+    wanted.map(|sequence| scan_segment(files, dir, sequence, disk_id, Some(visit))).collect()
+}
+
+/// The sequence and the name of every segment file, ascending.
+pub(crate) fn segments(files: &dyn Files, dir: &Path) -> Result<Vec<(u64, String)>, Fault> {
+    let named = |sequence| (sequence, file_name(sequence));
+    Ok(sequences(files, dir)?.into_iter().map(named).collect())
+}
+
+/// The groups that the headers of segments name; a damaged header names none.
+pub(crate) fn groups(files: &dyn Files, dir: &Path) -> Result<Vec<GroupId>, Fault> {
+    let mut groups = BTreeSet::new();
+    for (_, header) in headers(files, dir)? {
+        groups.extend(header.into_keys());
+    }
+    Ok(groups.into_iter().collect())
+}
+
+/// Where each sealed segment ends, as the header of the one after it says.
+pub(crate) fn segment_ends(files: &dyn Files, dir: &Path) -> Result<BTreeMap<u64, u64>, Fault> {
+    let ends = headers(files, dir)?.into_iter().filter_map(|(head, _)| {
+        let LogPlace { segment, offset } = head.durable;
+        (segment.checked_add(1) == Some(head.place.segment)).then_some((segment, offset))
+    });
+    Ok(ends.collect())
+}
+
+fn headers(
+    files: &dyn Files,
+    dir: &Path,
+) -> Result<Vec<(FrameHead, BTreeMap<GroupId, Core>)>, Fault> {
+    let (sequences, disk_id) = (sequences(files, dir)?, disk_id(files, dir)?);
+    let seed = seed_of(&disk_id.unwrap_or_default());
+    let mut headers = Vec::new();
+    for sequence in sequences {
+        let path = dir.join(file_name(sequence));
+        let fault = |e| Fault::new("read", &path, e);
+        let file = files.open(&path, OpenMode::Read).map_err(fault)?;
+        let mut scanner = Scanner::new(&*file, sequence, seed, Vec::new()).map_err(fault)?;
+        if let Step::Frame(head) = scanner.step().map_err(fault)?
+            && let Ok(header) = header::decode(scanner.records())
+        {
+            headers.push((head, header.groups));
+        }
+    }
+    Ok(headers)
+}
+
+/// Everything that is wrong in one segment: at or below where it ends, or where a frame of it says
+/// that all was durable. A write that a crash interrupted is no fault.
+pub(crate) fn check_segment(
+    files: &dyn Files,
+    dir: &Path,
+    sequence: u64,
+    ends: &BTreeMap<u64, u64>,
+) -> Result<Vec<(u64, String)>, Fault> {
+    let report = scan_segment(files, dir, sequence, disk_id(files, dir)?, None)?;
+    let end = ends.get(&sequence).copied().unwrap_or(0);
+    let mut faults: Vec<(u64, String)> = Vec::new();
+    for problem in report.problems {
+        if problem.was_durable || problem.offset < end {
+            faults.push((problem.offset, problem.what));
+        }
+    }
+    if faults.is_empty() && report.used_bytes < end {
+        faults.push((report.used_bytes, "a frame that was durable is gone".to_owned()));
+    }
+    Ok(faults)
+}
+
+/// Why the log would not open.
+pub(crate) fn refusal(files: &dyn Files, dir: &Path) -> Option<LogOpenError> {
+    match read_disk_id(files, dir) {
+        Err(error) => Some(error),
+        Ok(Some(id)) => Recovery::new(files, dir, id).read_only().parallel().run().err(),
+        Ok(None) => None,
+    }
+}
+
+fn disk_id(files: &dyn Files, dir: &Path) -> Result<Option<[u8; 16]>, Fault> {
+    if let Ok(Some(id)) = read_disk_id(files, dir) {
+        return Ok(Some(id));
+    }
+    Ok(sequences(files, dir)?.iter().find_map(|sequence| disk_id_in(files, dir, *sequence)))
 }
 
 fn sequences(files: &dyn Files, dir: &Path) -> Result<Vec<u64>, Fault> {
@@ -176,7 +259,7 @@ fn scan_segment(
     dir: &Path,
     sequence: u64,
     disk_id: Option<[u8; 16]>,
-    visit: &mut dyn FnMut(FrameReport),
+    mut visit: Option<&mut dyn FnMut(FrameReport)>,
 ) -> Result<SegmentReport, Fault> {
     let name = file_name(sequence);
     let path = dir.join(&name);
@@ -199,9 +282,10 @@ fn scan_segment(
         let at = scanner.at();
         let step = scanner.step().map_err(fault)?;
         if let Step::Frame(head) = step {
-            let frame = frame_report(at, &head, scanner.records());
-            report.note(&frame, scanner.at());
-            visit(frame);
+            report.note(&head, scanner.at());
+            if let Some(visit) = &mut visit {
+                visit(frame_report(at, &head, scanner.records()));
+            }
             continue;
         }
         let beyond = scanner.next_head().map_err(fault)?;
@@ -220,14 +304,14 @@ fn scan_segment(
 }
 
 impl SegmentReport {
-    fn note(&mut self, frame: &FrameReport, end: u64) {
+    fn note(&mut self, head: &FrameHead, end: u64) {
         self.frames += 1;
-        self.has_header |= frame.is_header;
-        if !frame.is_header {
-            self.records += frame.records.len() as u64;
+        match head.kind {
+            FrameKind::SegmentHeader => self.has_header = true,
+            FrameKind::Records => self.records += u64::from(head.records),
         }
         self.used_bytes = end;
-        self.durable = self.durable.max(frame.durable);
+        self.durable = self.durable.max(head.durable);
     }
 
     fn problem(&mut self, offset: u64, what: String, was_durable: bool) {
@@ -239,7 +323,9 @@ fn frame_report(at: u64, head: &FrameHead, mut records: &[u8]) -> FrameReport {
     let mut reports = Vec::new();
     let mut offset = at.saturating_add(FRAME_HEAD_BYTES as u64);
     // The scanner has checked the records, so this goes through to their end.
-    while let Ok((found, rest)) = Found::first(records) {
+    while let Some((found, rest)) =
+        Some(records).filter(|r| !r.is_empty()).and_then(|r| Found::first_checked(r).ok())
+    {
         records = rest;
         let known = Kind::of(found.head.kind);
         let no_id =
