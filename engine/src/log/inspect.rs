@@ -19,10 +19,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::core::Core;
 use super::error::LogOpenError;
 use super::frame::{FRAME_HEAD_BYTES, FrameHead, FrameKind, LogPlace, Looked, seed_of};
-use super::header;
+use super::header::{self, SegmentHeader};
 use super::opening::read_disk_id;
 use super::record::{Found, HEAD_BYTES, Kind, field};
 use super::recovery::Recovery;
@@ -164,7 +163,7 @@ pub(crate) fn segments(files: &dyn Files, dir: &Path) -> Result<Vec<(u64, String
 pub(crate) fn groups(files: &dyn Files, dir: &Path) -> Result<Vec<GroupId>, Fault> {
     let mut groups = BTreeSet::new();
     for (_, header) in headers(files, dir)? {
-        groups.extend(header.into_keys());
+        groups.extend(header.groups.into_keys());
     }
     Ok(groups.into_iter().collect())
 }
@@ -178,10 +177,7 @@ pub(crate) fn segment_ends(files: &dyn Files, dir: &Path) -> Result<BTreeMap<u64
     Ok(ends.collect())
 }
 
-fn headers(
-    files: &dyn Files,
-    dir: &Path,
-) -> Result<Vec<(FrameHead, BTreeMap<GroupId, Core>)>, Fault> {
+fn headers(files: &dyn Files, dir: &Path) -> Result<Vec<(FrameHead, SegmentHeader)>, Fault> {
     let (sequences, disk_id) = (sequences(files, dir)?, disk_id(files, dir)?);
     let seed = seed_of(&disk_id.unwrap_or_default());
     let mut headers = Vec::new();
@@ -193,7 +189,7 @@ fn headers(
         if let Step::Frame(head) = scanner.step().map_err(fault)?
             && let Ok(header) = header::decode(scanner.records())
         {
-            headers.push((head, header.groups));
+            headers.push((head, header));
         }
     }
     Ok(headers)

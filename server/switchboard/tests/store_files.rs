@@ -127,3 +127,28 @@ fn a_store_without_a_cluster_says_how_to_make_one() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("--single"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn scrubbing_finds_each_damaged_file_and_nothing_in_a_whole_directory() {
+    let data = written();
+    drop(received(data.path()));
+    let args = ["log", "scrub", data.path().to_str().unwrap(), "--output", "json"];
+    let scrub = || {
+        let output = run(args);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+        (output.status.code(), report)
+    };
+    let (code, report) = scrub();
+    assert_eq!((code, &report["faults"]), (Some(0), &serde_json::json!([])));
+    // The header of the first segment: everything after it says that it was durable.
+    let segment = data.path().join("0000000000000001.log");
+    let file = OpenOptions::new().read(true).write(true).open(&segment).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 100).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 100).unwrap();
+    let (code, report) = scrub();
+    assert_eq!(code, Some(1), "{report}");
+    assert_eq!(report["faults"][0]["file"], segment.to_str().unwrap(), "{report}");
+    assert_eq!(report["faults"][0]["offset"], 0, "{report}");
+}

@@ -1,4 +1,6 @@
-//! `log inspect DIR`: what is in a log, offline.
+//! `log inspect DIR`: what is in a log, offline. `log scrub DIR` is in `log/scrub.rs`.
+
+mod scrub;
 
 use std::path::PathBuf;
 
@@ -11,11 +13,12 @@ use switchboard_engine::log::inspect::{self, FrameReport, LogReport};
 use crate::cli::Global;
 use crate::output::{Failure, Output, print_line, table};
 
-/// Look at a store's log while no process has it open
+/// Look at a store's data while no process has it open
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard log inspect ./store-data
-  switchboard log inspect ./store-data --frames --output json")]
+  switchboard log inspect ./store-data --frames --output json
+  switchboard log scrub ./store-data")]
 pub(crate) struct Log {
     #[command(subcommand)]
     command: Command,
@@ -24,6 +27,7 @@ pub(crate) struct Log {
 #[derive(Debug, Subcommand)]
 enum Command {
     Inspect(Inspect),
+    Scrub(scrub::Scrub),
 }
 
 /// Show segments and groups, what is damaged and where
@@ -100,8 +104,10 @@ struct Record {
 
 impl Log {
     pub(crate) fn run(self, global: Global) -> Result<(), Failure> {
-        let Command::Inspect(inspect) = self.command;
-        inspect.run(global.output)
+        match self.command {
+            Command::Inspect(inspect) => inspect.run(global.output),
+            Command::Scrub(scrub) => scrub.run(global.output),
+        }
     }
 }
 
