@@ -131,7 +131,7 @@ fn a_store_without_a_cluster_says_how_to_make_one() {
 #[test]
 fn scrubbing_finds_each_damaged_file_and_nothing_in_a_whole_directory() {
     let data = written();
-    drop(received(data.path()));
+    assert_eq!(received(data.path()), 10);
     let args = ["log", "scrub", data.path().to_str().unwrap(), "--output", "json"];
     let scrub = || {
         let output = run(args);
