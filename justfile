@@ -37,6 +37,14 @@ replay file *args:
 replay-kills *args:
     scripts/replay-kills {{args}}
 
-# Measure the rows of the design beside their peers: just report [--only C1,C2] [--quick] [--json FILE].
+# Measure the rows of the design beside their peers: just report [--only C1,C2] [--quick] [--json FILE] [--plots DIR].
 report *args:
     cargo run --release -p switchboard-benches -- report {{args}}
+
+# Mixed traffic for some minutes, and whether anything grows: just soak [--minutes 10] [--plot FILE].
+soak *args:
+    cargo run --release -p switchboard-benches -- soak {{args}}
+
+# Single operations beside their peers: just bench [--bench map].
+bench *args:
+    cargo bench -p switchboard-benches {{args}}

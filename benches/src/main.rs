@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use switchboard_benches::{child, report, run::Run};
+use switchboard_benches::{child, report, run::Run, soak};
 
 /// The allocator of the Switchboard binary, so that memory is measured as it is there.
 #[global_allocator]
@@ -23,6 +23,8 @@ struct Cli {
 enum Command {
     /// Measures the rows of the design, prints a table and, if asked to, writes JSON and plots.
     Report(Report),
+    /// Runs mixed traffic with a live set of constant size, and says whether anything grows.
+    Soak(Soak),
     /// Runs one measurement in this process; for the report itself.
     #[command(hide = true)]
     Probe { name: String, arguments: String },
@@ -40,7 +42,30 @@ struct Report {
     /// A twentieth of the work, to see that it runs.
     #[arg(long)]
     quick: bool,
+    /// Draws the entries into this directory, a file a row.
+    #[arg(long)]
+    plots: Option<PathBuf>,
     /// Where files are written; must be on the disk that is to be measured.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: switchboard-benches soak --minutes 10 --plot soak.svg")]
+struct Soak {
+    /// How long; a verdict takes nine minutes at least.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// Writes samples and verdict to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Draws the samples into this file.
+    #[arg(long)]
+    plot: Option<PathBuf>,
+    /// Twenty seconds and no verdict, to see that it runs.
+    #[arg(long)]
+    quick: bool,
+    /// Where files are written.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
 }
@@ -57,9 +82,12 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Report(Report { only, json, quick, dir }) => {
-            report::report(&Run::new(dir, quick)?, &only, json.as_deref())?;
-            Ok(())
+        Command::Report(Report { only, json, quick, plots, dir }) => {
+            let run = Run::new(dir, quick)?;
+            report::report(&run, &only, json.as_deref(), plots.as_deref())
+        }
+        Command::Soak(Soak { minutes, json, plot, quick, dir }) => {
+            soak::soak(&Run::new(dir, quick)?, minutes, json.as_deref(), plot.as_deref())
         }
         Command::Probe { name, arguments } => child::main(&name, &arguments),
     }

@@ -1,6 +1,7 @@
 //! Figures that the system keeps about processes, and small statistics.
 
 use std::{
+    io::ErrorKind,
     path::Path,
     time::{Duration, Instant},
 };
@@ -30,6 +31,25 @@ pub fn memory_bytes(pid: u32) -> Result<u64> {
 /// The same of this process.
 pub fn own_memory_bytes() -> Result<u64> {
     memory_bytes(std::process::id())
+}
+
+/// Memory of this process that is resident, files that it has mapped included, in bytes.
+pub fn own_resident_bytes() -> Result<u64> {
+    Ok(field(&read(std::process::id(), "status")?, "VmRSS:")? * 1024)
+}
+
+/// Bytes of all files below a directory. Files may come and go meanwhile.
+pub fn files_bytes(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let metadata = match entry.metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            metadata => metadata?,
+        };
+        bytes += if metadata.is_dir() { files_bytes(&entry.path())? } else { metadata.len() };
+    }
+    Ok(bytes)
 }
 
 /// Bytes that a process has caused to be written to a disk.

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     entry::Entry,
+    plot,
     rows::{ROWS, Row},
     run::Run,
     table,
@@ -13,11 +14,11 @@ use crate::{
 
 /// Measures rows (all, if none is named) and prints them; what could be measured is printed and
 /// written even when a row fails.
-pub fn report(run: &Run, only: &[String], json: Option<&Path>) -> Result<Vec<Entry>> {
+pub fn report(run: &Run, only: &[String], json: Option<&Path>, plots: Option<&Path>) -> Result<()> {
     let rows = chosen(only)?;
     let mut entries = Vec::new();
     let mut failures = Vec::new();
-    for row in rows {
+    for row in &rows {
         run.say(format_args!("{}: {}", row.id, row.title));
         match (row.measure)(run) {
             Ok(measured) => entries.extend(measured),
@@ -27,14 +28,33 @@ pub fn report(run: &Run, only: &[String], json: Option<&Path>) -> Result<Vec<Ent
     run.say("done");
     println!("{}", table::render(&entries));
     if let Some(path) = json {
-        let text = serde_json::to_string_pretty(&entries)?;
-        std::fs::write(path, text + "\n")
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write(path, &(serde_json::to_string_pretty(&entries)? + "\n"))?;
+    }
+    if let Some(dir) = plots {
+        draw(dir, &rows, &entries)?;
     }
     if !failures.is_empty() {
         bail!("not measured: {}", failures.join("; "));
     }
-    Ok(entries)
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A file a row: `c1.svg`.
+fn draw(dir: &Path, rows: &[&Row], entries: &[Entry]) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
+    for row in rows {
+        let is_of_row = |entry: &&Entry| entry.id.split('.').next() == Some(row.id);
+        let of_row: Vec<&Entry> = entries.iter().filter(is_of_row).collect();
+        if !of_row.is_empty() {
+            let figure = plot::figure(&format!("{} {}", row.id, row.title), &of_row);
+            write(&dir.join(format!("{}.svg", row.id.to_lowercase())), &figure)?;
+        }
+    }
+    Ok(())
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Row>> {
