@@ -77,9 +77,9 @@ fn admit(
         // they would wait, and a purge behind them.
         let for_entries = queue.active_left.saturating_sub(shared.options.segment_bytes / 8);
         if frame_bytes(waiting) > for_entries
-            && let Err(free_bytes) = shared.keeper.check_space()
+            && let Err((needed_bytes, free_bytes)) = shared.keeper.check_space()
         {
-            return Err(AppendError::DiskFull { free_bytes });
+            return Err(AppendError::DiskFull { needed_bytes, free_bytes });
         }
     }
     check_order(index, records, groups_max(shared.options.segment_bytes))

@@ -132,8 +132,14 @@ pub enum AppendError {
         groups_max: usize,
     },
     /// Entries find no space on the disk; other records still do. Nothing was appended.
-    #[error("the disk is full: {free_bytes} bytes free, the last segment is almost full")]
+    #[error(
+        "the disk is full: the next segment of the log needs {needed_bytes} bytes, the reserve \
+         included, and {free_bytes} are free"
+    )]
     DiskFull {
+        /// Bytes that must be free for entries to be taken again: a segment, and the part of the
+        /// reserve that segments must leave.
+        needed_bytes: u64,
         /// Bytes free when that was found.
         free_bytes: u64,
     },

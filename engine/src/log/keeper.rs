@@ -104,14 +104,16 @@ impl Keeper {
         (state.ready.is_some(), state.full)
     }
 
-    /// Whether the next segment can be prepared as things stand, else how many bytes are free.
-    pub(super) fn check_space(&self) -> Result<(), u64> {
+    /// Whether the next segment can be prepared as things stand, else how many bytes that needs and
+    /// how many are free.
+    pub(super) fn check_space(&self) -> Result<(), (u64, u64)> {
         let free_one = |file: &Arc<SegmentFile>| Arc::strong_count(file) == 1;
         if self.state.lock().retired.iter().any(free_one) {
             return Ok(());
         }
         let free = self.files.space_free(&self.dir).unwrap_or(0);
-        if free < self.segment_bytes.saturating_add(self.leave_bytes) { Err(free) } else { Ok(()) }
+        let needed = self.segment_bytes.saturating_add(self.leave_bytes);
+        if free < needed { Err((needed, free)) } else { Ok(()) }
     }
 
     pub(super) fn retired_len(&self) -> usize {

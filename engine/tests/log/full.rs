@@ -24,7 +24,8 @@ fn entries_are_refused_while_votes_and_purges_still_fit_and_then_it_goes_on() {
     disk.set_capacity(Some(3 * SEGMENT_BYTES + 1_000));
     let log = open_with(&disk, options()).unwrap();
     let (next, refused) = fill(&log, 0);
-    assert!(matches!(refused, AppendError::DiskFull { .. }), "{refused}");
+    let AppendError::DiskFull { needed_bytes, free_bytes } = refused else { panic!("{refused}") };
+    assert!(needed_bytes == SEGMENT_BYTES && free_bytes < needed_bytes, "{refused}");
     assert_eq!(log.space().level, SpaceLevel::Full);
     assert_eq!(indexes(&log, 1), (0..next).collect::<Vec<_>>());
     log.append_wait(vec![Record::Vote { group: 1, bytes: Bytes::from_static(b"v") }]).unwrap();
