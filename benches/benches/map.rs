@@ -8,7 +8,7 @@ use switchboard_benches::{
     peers::maps::{DashMap, LockedMaps, Name, Papaya, Scc, SessionTable, SessionValue},
     workload::{Feeder, STAMP_MS, claim, scatter, user},
 };
-use switchboard_engine::Rules;
+use switchboard_engine::{PRIMARY_DEVICE, Rules};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -59,7 +59,7 @@ fn look_ups(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let (_dir, feeder) = ours(SESSIONS);
     let shard = feeder.shard();
-    look_up(&mut group, "ours", |name| Some(shard.locate(name).sessions.first()?.connection_id));
+    look_up(&mut group, "ours", |name| Some(shard.session(name, PRIMARY_DEVICE)?.connection_id));
     drop(feeder);
     let table: LockedMaps = filled(SESSIONS);
     look_up(&mut group, "64 locks around hashbrown", |name| table.connection_of(name));

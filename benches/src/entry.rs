@@ -166,4 +166,15 @@ mod tests {
         let entry = entry.peer("peer", Some(60.0));
         assert_eq!((entry.pass, entry.bar_value), (Some(false), Some(120.0)));
     }
+
+    #[test]
+    fn the_fields_of_the_json_are_those_that_are_documented() {
+        let entry = Entry::new("C0.rate", "", 100.0, "1/s", Better::More);
+        let json = serde_json::to_value(entry).expect("an object");
+        let mut fields: Vec<_> = json.as_object().expect("an object").keys().cloned().collect();
+        fields.sort_unstable();
+        let documented =
+            "bar bar_value command id limit pass peer peer_value ratio unit value what";
+        assert_eq!(fields.join(" "), documented);
+    }
 }
