@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpointer::{Purged, checkpoint};
 use crate::error::ProposeError;
+use crate::founding::Member;
 use crate::group::Group;
 use crate::network::{PeerRequest, PeerResponse, Transport, TransportError};
 use crate::node::Node;
@@ -123,6 +124,13 @@ struct Cluster {
 
 impl Cluster {
     async fn new() -> Self {
+        let cluster = Self::unfounded().await;
+        let members = BTreeSet::from([1, 2, 3]);
+        cluster.nodes[0].meta().raft().initialize(members).await.expect("a fresh cluster");
+        cluster
+    }
+
+    async fn unfounded() -> Self {
         let mesh = Mesh::default();
         let mut nodes = Vec::new();
         for id in 1..=3 {
@@ -134,8 +142,6 @@ impl Cluster {
             mesh.0.lock().nodes.insert(id, node.clone());
             nodes.push(node);
         }
-        let members = BTreeSet::from([1, 2, 3]);
-        nodes[0].meta().raft().initialize(members).await.expect("a fresh cluster");
         Self { mesh, nodes }
     }
 
@@ -247,5 +253,35 @@ async fn a_proposal_on_a_follower_names_the_leader() {
     let refused = follower.meta().propose(vec![set_node(11)]).expect("room").await;
     assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(leader.node_id()) }));
     assert_eq!(follower.group(META_GROUP).expect("here").leader(), Some(leader.node_id()));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founder_takes_the_others_in_and_hands_leadership_over() {
+    let cluster = Cluster::unfounded().await;
+    let member = |node: &Node| Member {
+        node_id: node.node_id(),
+        address: node.options().address.clone(),
+        disk_id: node.disk_id(),
+    };
+    let members: Vec<Member> = cluster.nodes.iter().map(member).collect();
+    let founder = &cluster.nodes[0];
+    founder.found([9; 16], 4, &members).await.expect("founded");
+    assert_eq!(founder.members(), members, "meta knows every disk before another may vote");
+    founder.take_in_members().await.expect("all are there");
+    // Again: nothing is left to do, and nothing changes.
+    founder.found([9; 16], 4, &members).await.expect("founded");
+    founder.take_in_members().await.expect("all are there");
+
+    for node in &cluster.nodes {
+        while node.shards().len() < 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    founder.hand_over_leadership().await;
+    for group in founder.groups() {
+        assert_eq!(group.status().voters, [1, 2, 3]);
+        assert_ne!(group.leader(), Some(1), "group {}", group.id());
+    }
     cluster.shutdown().await;
 }

@@ -192,6 +192,59 @@ pub enum InitializeError {
     Random(#[source] io::Error),
 }
 
+/// Why a cluster was not made, or not wholly. The same call goes on where it stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum FoundError {
+    /// The groups of this node alone.
+    #[error(transparent)]
+    Alone(#[from] InitializeError),
+    /// The meta group of this node knows no cluster.
+    #[error("this node has founded no cluster")]
+    NotFounded,
+    /// openraft refused a change of members.
+    #[error("the members of group {group} cannot be changed: {reason}")]
+    Membership {
+        /// Which group.
+        group: GroupId,
+        /// What it says.
+        reason: String,
+    },
+    /// A member did not answer, or did not catch up.
+    #[error("group {group} has not got all its members in time; are all nodes running?")]
+    Unanswered {
+        /// Which group.
+        group: GroupId,
+    },
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// Only the leader can.
+    #[error("not the leader of this group (it may be node {leader:?})")]
+    NotLeader {
+        /// Who may lead it.
+        leader: Option<NodeId>,
+    },
+    /// It has no vote in this group.
+    #[error("node {node} is no voter of this group ({voters:?} are)")]
+    NotVoter {
+        /// Who should have led.
+        node: NodeId,
+        /// Who votes.
+        voters: Vec<NodeId>,
+    },
+    /// It did not take over in time: it is behind, or cannot be reached.
+    #[error("node {node} did not take over in time: it is behind, or cannot be reached")]
+    Refused {
+        /// Who should have led.
+        node: NodeId,
+    },
+    /// The group is shut down.
+    #[error("the group is shut down")]
+    Stopped,
+}
+
 /// Why a node cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeFailure {

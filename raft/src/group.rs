@@ -234,6 +234,14 @@ impl Group {
         self.raft.with_raft_state(members).await
     }
 
+    /// Whether a change of its voters is half done.
+    pub(crate) async fn is_changing_members(&self) -> bool {
+        let is_joint = |state: &openraft::RaftState<TypeConfig>| {
+            state.membership_state.effective().membership().get_joint_config().len() > 1
+        };
+        self.raft.with_raft_state(is_joint).await.unwrap_or(true)
+    }
+
     /// What the clock of this node shows.
     pub(crate) fn clock_ms(&self) -> u64 {
         self.news.log_time.clock_ms()

@@ -67,18 +67,22 @@ impl Node {
             let group = self.ensure_group(group_of_shard(shard)).await?;
             make_sole(&group, self.node_id()).await?;
             wait_ready(&group, self.node_id(), deadline).await?;
-            if group.shard().is_initialized() {
-                return Ok(());
-            }
-            let init =
-                Init { generation: 0, dedup_key: self.random()?, rules: self.options().rules };
-            propose(&group, Command::Init(init)).await
+            self.init_shard(&group).await
         });
         futures::future::try_join_all(made).await.map(drop)
     }
 
+    /// Begins the state of a shard that has none.
+    pub(crate) async fn init_shard(&self, group: &Arc<Group>) -> Result<(), InitializeError> {
+        if group.shard().is_initialized() {
+            return Ok(());
+        }
+        let init = Init { generation: 0, dedup_key: self.random()?, rules: self.options().rules };
+        propose(group, Command::Init(init)).await
+    }
+
     /// Random bytes from where the disk comes from, so that a simulation repeats itself.
-    fn random(&self) -> Result<[u8; 16], InitializeError> {
+    pub fn random(&self) -> Result<[u8; 16], InitializeError> {
         let mut bytes = [0; 16];
         self.options().files.fill_random(&mut bytes).map_err(InitializeError::Random)?;
         Ok(bytes)
@@ -86,7 +90,7 @@ impl Node {
 }
 
 /// Makes this node the only voter of a group that has none.
-async fn make_sole(group: &Group, node_id: NodeId) -> Result<(), InitializeError> {
+pub(crate) async fn make_sole(group: &Group, node_id: NodeId) -> Result<(), InitializeError> {
     let voters = group.voters().await.map_err(|error| not_ready(group, &error))?;
     if voters == [node_id] {
         return Ok(());
@@ -104,7 +108,7 @@ async fn make_sole(group: &Group, node_id: NodeId) -> Result<(), InitializeError
 }
 
 /// Waits until the node leads the group and has applied everything that was committed before.
-async fn wait_ready(
+pub(crate) async fn wait_ready(
     group: &Group,
     node_id: NodeId,
     deadline: Instant,
@@ -125,7 +129,7 @@ async fn wait_ready(
     ready.map(drop).map_err(|error| not_ready(group, &error))
 }
 
-async fn propose(group: &Arc<Group>, command: Command) -> Result<(), InitializeError> {
+pub(crate) async fn propose(group: &Arc<Group>, command: Command) -> Result<(), InitializeError> {
     let proposed = group.propose(vec![command]).map_err(|error| not_ready(group, &error))?;
     proposed.await.map(drop).map_err(|error| not_ready(group, &error))
 }

@@ -26,6 +26,7 @@ mod clocks;
 mod cluster_tests;
 mod codec;
 mod error;
+mod founding;
 mod group;
 mod health;
 mod initialize;
@@ -48,13 +49,16 @@ mod status;
 #[cfg(test)]
 mod storage_suite;
 mod ticker;
+mod transfer;
 mod types;
+mod wire;
 
 pub use barrier::Consistency;
 pub use error::{
-    BarrierError, GroupOpenError, InitializeError, NodeFailure, NodeOpenError, OverloadReason,
-    Overloaded, ProposeError, WaitError,
+    BarrierError, FoundError, GroupOpenError, InitializeError, NodeFailure, NodeOpenError,
+    OverloadReason, Overloaded, ProposeError, TransferError, WaitError,
 };
+pub use founding::Member;
 pub use group::Group;
 pub use network::{NoPeers, PeerRequest, PeerResponse, Transport, TransportError};
 pub use node::Node;
@@ -65,4 +69,5 @@ pub use shard_of::shard_of;
 pub use snapshot::SnapshotFile;
 pub use state_machine::Applied;
 pub use status::{GroupStatus, Role, Staleness};
-pub use types::NodeId;
+pub use types::{NodeId, RaftVote};
+pub use wire::{WireError, decode_vote, encode_vote};

@@ -75,6 +75,17 @@ pub const CLOCK_READING_AGE_MAX: Duration = Duration::from_secs(10);
 /// How long a starting or initializing node waits for its own one-voter groups to elect it.
 pub const SOLE_LEADER_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// How long the making of a cluster waits for its members to answer and to catch up.
+pub const FOUND_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a hand-over of leadership may take before it counts as refused.
+pub const TRANSFER_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether a hand-over is through.
+pub const TRANSFER_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// How often a node looks whether it leads what another should.
+pub const BALANCE_INTERVAL: Duration = Duration::from_secs(5);
+/// How many entries a replica may lack to be handed leadership: about what is under way.
+pub const BALANCE_ENTRIES_BEHIND_MAX: u64 = 64;
+
 /// Bytes of a snapshot file that are handed to the file system at once.
 pub const SNAPSHOT_BUFFER_BYTES: usize = 256 << 10;
 

@@ -31,8 +31,9 @@ use crate::health::{watch_disk, watch_failures};
 use crate::opener::{GroupOpener, blocking};
 use crate::options::{NodeOptions, check};
 use crate::shard_of::shard_of;
-use crate::snapshot::SnapshotDir;
+use crate::snapshot::{SnapshotDir, SnapshotFile};
 use crate::ticker;
+use crate::transfer;
 use crate::types::NodeId;
 
 /// A running node. Clones are handles of the same one.
@@ -47,6 +48,8 @@ pub(crate) struct Inner {
     /// All groups but the meta group. A lock, because groups come by initialization and moves; it
     /// is held to look one up.
     groups: RwLock<Groups>,
+    /// Held while a group is opened.
+    opening: tokio::sync::Mutex<()>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stop: CancellationToken,
     failure: watch::Sender<Option<NodeFailure>>,
@@ -102,6 +105,7 @@ impl Node {
                 opener,
                 meta,
                 groups: RwLock::new(groups),
+                opening: tokio::sync::Mutex::default(),
                 tasks: Mutex::default(),
                 stop: CancellationToken::new(),
                 failure: watch::Sender::new(None),
@@ -127,6 +131,8 @@ impl Node {
         let checkpointer = Checkpointer::new(policy, groups.clone());
         *self.inner.tasks.lock() = vec![
             tokio::spawn(ticker::run(groups.clone(), stop.clone())),
+            tokio::spawn(transfer::balance(options.node_id, groups.clone(), stop.clone())),
+            tokio::spawn(open_shards(Arc::downgrade(&self.inner), stop.clone())),
             tokio::spawn(checkpointer.run(stop.clone())),
             tokio::spawn(watch_disk(log.clone(), admission.clone(), stop.clone())),
             tokio::spawn(clocks::run(
@@ -236,6 +242,14 @@ impl Node {
         }
     }
 
+    /// A new snapshot file, filled on a thread that may block; see [`Group::receive_snapshot`].
+    pub async fn snapshot_file<F>(&self, fill: F) -> std::io::Result<SnapshotFile>
+    where
+        F: FnOnce(&mut dyn std::io::Write) -> std::io::Result<()> + Send + 'static,
+    {
+        self.inner.opener.snapshots.create(fill).await
+    }
+
     /// The options that it was opened with.
     #[must_use]
     pub fn options(&self) -> &NodeOptions {
@@ -244,6 +258,11 @@ impl Node {
 
     /// The group, opened if it is not there yet.
     pub(crate) async fn ensure_group(&self, id: GroupId) -> Result<Arc<Group>, NodeOpenError> {
+        if let Some(group) = self.group(id) {
+            return Ok(group);
+        }
+        // One at a time: two replicas of a group on one log would write over each other.
+        let _opening = self.inner.opening.lock().await;
         if let Some(group) = self.group(id) {
             return Ok(group);
         }
@@ -268,6 +287,34 @@ impl Inner {
     fn all_groups(&self) -> Vec<Arc<Group>> {
         let groups = self.groups.read();
         std::iter::once(&self.meta).chain(groups.by_id.values()).cloned().collect()
+    }
+}
+
+/// Opens the groups of all shards as soon as meta says how many there are: whoever is taken into a
+/// cluster hears of them from the leaders of their groups, and must have them then.
+async fn open_shards(inner: std::sync::Weak<Inner>, stop: CancellationToken) {
+    let mut applied = match inner.upgrade() {
+        Some(inner) => inner.meta.watch_applied(),
+        None => return,
+    };
+    loop {
+        applied.borrow_and_update();
+        let Some(inner) = inner.upgrade() else { return };
+        let node = Node { inner };
+        if node.shards().is_empty() {
+            for shard in 0..node.shard_count().unwrap_or(0) {
+                if let Err(error) = node.ensure_group(group_of_shard(shard)).await {
+                    tracing::error!(shard, %error, "a shard cannot be opened");
+                }
+            }
+            node.adopt_shards();
+        }
+        drop(node);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = applied.changed() => if changed.is_err() { return },
+        }
     }
 }
 

@@ -40,7 +40,8 @@ pub(crate) type CommittedLeaderId = openraft::alias::CommittedLeaderIdOf<TypeCon
 pub(crate) type RaftLogId = openraft::LogId<CommittedLeaderId>;
 pub(crate) type RaftEntry = openraft::alias::EntryOf<TypeConfig>;
 pub(crate) type RaftPayload = openraft::alias::PayloadOf<TypeConfig>;
-pub(crate) type RaftVote = openraft::alias::VoteOf<TypeConfig>;
+/// A vote: a term, a node, and whether a majority granted it.
+pub type RaftVote = openraft::alias::VoteOf<TypeConfig>;
 pub(crate) type RaftMembership = openraft::Membership<NodeId, ()>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type RaftSnapshot =
