@@ -28,6 +28,7 @@ use crate::admission::Admission;
 use crate::barrier::{Barrier, Consistency};
 use crate::clocks::Clocks;
 use crate::error::{BarrierError, GroupOpenError, OverloadReason, Overloaded, WaitError};
+use crate::freshness::Freshness;
 use crate::limits::OVERLOADED_RETRY_MAX;
 use crate::log_store::LogStore;
 use crate::log_time::LogTime;
@@ -66,6 +67,7 @@ pub struct Group {
     admission: Arc<Admission>,
     /// Taken by the shutdown, which waits for it.
     proposing: Mutex<Option<JoinHandle<()>>>,
+    freshness: Freshness,
     lease: Arc<Barrier>,
     read_index: Arc<Barrier>,
     /// Until then no vote is granted: a promise given before the start may still bind.
@@ -107,6 +109,7 @@ impl Group {
             proposer,
             admission,
             proposing: Mutex::new(Some(proposing)),
+            freshness: Freshness::default(),
             lease: Barrier::lease(raft.clone()),
             read_index: Barrier::read_index(raft.clone()),
             raft,
@@ -152,7 +155,15 @@ impl Group {
     /// How stale a read of this replica may be right now.
     #[must_use]
     pub fn staleness(&self) -> Staleness {
-        Staleness::of(&self.raft.metrics().borrow_watched(), self.shard.applied())
+        let applied = self.shard.applied();
+        let heard = self.freshness.age(applied.map_or(0, |at| at.index));
+        Staleness::of(&self.raft.metrics().borrow_watched(), applied, heard)
+    }
+
+    /// A leader's append was taken: it has said what is committed.
+    pub(crate) fn hear(&self, committed: Option<u64>) {
+        let applied = self.shard.applied().map_or(0, |at| at.index);
+        self.freshness.hear(committed.unwrap_or(0), applied);
     }
 
     /// Waits until the entry at `index` is applied here.

@@ -27,6 +27,7 @@ mod cluster_tests;
 mod codec;
 mod error;
 mod founding;
+mod freshness;
 mod group;
 mod health;
 mod initialize;

@@ -30,9 +30,14 @@ impl Group {
         let raft = self.raft();
         let stopped = |_| ReceiveError::Stopped;
         Ok(match request {
-            PeerRequest::Append(rpc) => PeerResponse::Append(
-                raft.append_entries(rpc).await.map_err(|_| ReceiveError::Stopped)?,
-            ),
+            PeerRequest::Append(rpc) => {
+                let committed = rpc.leader_commit.as_ref().map(|at| at.index);
+                let appended = raft.append_entries(rpc).await.map_err(|_| ReceiveError::Stopped)?;
+                if appended.is_success() {
+                    self.hear(committed);
+                }
+                PeerResponse::Append(appended)
+            }
             PeerRequest::Vote(rpc) if !self.may_vote(&rpc) => PeerResponse::Vote(self.no_vote()),
             PeerRequest::PreVote(rpc) if !self.may_vote(&rpc) => PeerResponse::Vote(self.no_vote()),
             PeerRequest::Vote(rpc) => {

@@ -1,5 +1,7 @@
 //! What a replica says about itself.
 
+use std::time::Duration;
+
 use openraft::{Instant, RaftMetrics, ServerState};
 use switchboard_engine::{GroupId, LogId};
 
@@ -22,13 +24,17 @@ impl Staleness {
     }
 
     /// A leader within its lease is fresh; beyond it, it was fresh when a majority last answered.
-    /// A follower learns what is committed with the leader's messages, which are not timed here.
-    pub(crate) fn of(metrics: &RaftMetrics<TypeConfig>, applied: Option<LogId>) -> Self {
+    /// A follower goes by when it heard from its leader.
+    pub(crate) fn of(
+        metrics: &RaftMetrics<TypeConfig>,
+        applied: Option<LogId>,
+        heard: Option<Duration>,
+    ) -> Self {
         let silent = metrics.last_quorum_acked.as_ref().map(|acked| acked.elapsed());
         let ms = match (metrics.state, silent) {
             (ServerState::Leader, Some(silent)) if silent <= ELECTION_MAX => Some(0),
             (ServerState::Leader, Some(silent)) => u64::try_from(silent.as_millis()).ok(),
-            _ => None,
+            _ => heard.and_then(|age| u64::try_from(age.as_millis()).ok()),
         };
         Self { applied, ms }
     }
