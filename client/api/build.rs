@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "switchboard/v1/gateway.proto",
         "switchboard/v1/mailbox.proto",
         "switchboard/v1/cluster.proto",
+        "switchboard/v1/peer.proto",
         "switchboard/v1/chat.proto",
         "switchboard/v1/delivery.proto",
         "switchboard/device/v1/device.proto",

@@ -26,6 +26,7 @@ mod health;
 mod lane;
 mod limits;
 mod node;
+mod operator;
 mod options;
 mod registration;
 mod retry;

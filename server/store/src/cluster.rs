@@ -30,6 +30,43 @@ impl ClusterService for Cluster {
         Ok(Response::new(self.0.shard_map()))
     }
 
+    async fn init_cluster(
+        &self,
+        request: Request<v1::InitClusterRequest>,
+    ) -> Result<Response<v1::InitClusterResponse>, Status> {
+        self.0.check_operator(&request, "InitCluster")?;
+        self.0.init_cluster(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_nodes(
+        &self,
+        _: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        Ok(Response::new(self.0.list_nodes().await))
+    }
+
+    async fn list_shards(
+        &self,
+        _: Request<v1::ListShardsRequest>,
+    ) -> Result<Response<v1::ListShardsResponse>, Status> {
+        Ok(Response::new(self.0.list_shards().await))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        self.0.check_operator(&request, "TransferLeader")?;
+        self.0.transfer_leader(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn compare_replicas(
+        &self,
+        request: Request<v1::CompareReplicasRequest>,
+    ) -> Result<Response<v1::CompareReplicasResponse>, Status> {
+        self.0.compare_replicas(request.into_inner()).await.map(Response::new)
+    }
+
     type WatchShardMapStream =
         Pin<Box<dyn Stream<Item = Result<v1::WatchShardMapResponse, Status>> + Send>>;
 

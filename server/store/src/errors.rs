@@ -8,11 +8,14 @@ use std::collections::HashMap;
 
 use switchboard_api::{v1::ItemStatus, validate::Fault};
 use switchboard_engine::Status as EngineStatus;
-use switchboard_raft::{BarrierError, Overloaded, ProposeError};
+use switchboard_raft::{BarrierError, Overloaded, ProposeError, TransferError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::limits::RETRY_AFTER;
+use crate::{
+    limits::RETRY_AFTER,
+    peers::{BookError, Refusal},
+};
 
 const DOMAIN: &str = "switchboard";
 
@@ -37,7 +40,8 @@ pub(crate) fn stopping() -> Status {
 
 /// The cluster has not been made yet.
 pub(crate) fn not_initialized() -> Status {
-    let message = "this node has no shards yet; start it with --single".to_owned();
+    let message = "this node has no shards yet: make a cluster with `switchboard cluster init`, or start it with \
+                   --single".to_owned();
     status(Code::Unavailable, "NOT_INITIALIZED", message, Some(RETRY_AFTER))
 }
 
@@ -88,6 +92,88 @@ pub(crate) fn barrier(error: &BarrierError) -> Status {
         }
         BarrierError::Stopped => stopping(),
     }
+}
+
+/// The node that a request belongs to is not connected. Nothing has happened.
+pub(crate) fn peer_unreachable(node: u64) -> Status {
+    let message = format!("node {node}, which this belongs to, cannot be reached");
+    status(Code::Unavailable, "NODE_UNREACHABLE", message, Some(RETRY_AFTER))
+}
+
+/// The connection broke, or no answer came in time, after a request had been passed on.
+pub(crate) fn peer_lost(node: u64) -> Status {
+    let message = format!("node {node} did not answer a request that was passed on to it");
+    // Without a retry time: that would say that nothing has happened.
+    status(Code::Unavailable, "OUTCOME_UNKNOWN", message, None)
+}
+
+/// A node that is not talked to.
+pub(crate) fn peer_refused(refusal: &Refusal) -> Status {
+    status(Code::FailedPrecondition, refusal.reason(), refusal.to_string(), None)
+}
+
+/// What another node sent cannot be used.
+pub(crate) fn peer_nonsense(error: &dyn std::error::Error) -> Status {
+    status(Code::InvalidArgument, "INVALID", error.to_string(), None)
+}
+
+/// The book of members cannot be written.
+pub(crate) fn book(error: &BookError) -> Status {
+    tracing::error!(%error, "the members of the cluster cannot be written down");
+    status(Code::Internal, "INTERNAL", error.to_string(), None)
+}
+
+/// A node that is to be taken in does not answer.
+pub(crate) fn member_unreachable(node: u64, address: &str) -> Status {
+    let message = format!("node {node} does not answer at {address}");
+    status(Code::Unavailable, "NODE_UNREACHABLE", message, None)
+}
+
+/// Another node than the one named answers at an address.
+pub(crate) fn not_the_node(node: u64, address: &str, found: u64) -> Status {
+    let message =
+        format!("at {address} node {found} answers, not node {node}, or it speaks another version");
+    status(Code::FailedPrecondition, "OTHER_NODE", message, None)
+}
+
+/// A cluster is made of nodes that have none.
+pub(crate) fn already_in_cluster(node: u64) -> Status {
+    let message = format!("node {node} is a member of a cluster already");
+    status(Code::FailedPrecondition, "ALREADY_IN_CLUSTER", message, None)
+}
+
+/// Members that are named twice, or without the node that is asked.
+pub(crate) fn peers_incomplete(node: u64) -> Status {
+    let message = format!("the members must be named once each, with this node, {node}");
+    status(Code::InvalidArgument, "PEERS", message, None)
+}
+
+/// A cluster was not made, or not wholly.
+pub(crate) fn founding(error: &dyn std::error::Error) -> Status {
+    let message = format!("{error}; the same command goes on where this one stopped");
+    status(Code::FailedPrecondition, "NOT_FOUNDED", message, None)
+}
+
+/// Leadership stays where it is.
+pub(crate) fn transfer(error: &TransferError) -> Status {
+    let message = error.to_string();
+    match error {
+        TransferError::NotLeader { .. } => {
+            status(Code::Unavailable, "NOT_LEADER", message, Some(RETRY_AFTER))
+        }
+        TransferError::NotVoter { .. } => {
+            status(Code::FailedPrecondition, "NOT_MEMBER", message, None)
+        }
+        TransferError::Refused { .. } => {
+            status(Code::Unavailable, "TRANSFER_REFUSED", message, Some(RETRY_AFTER))
+        }
+        TransferError::Stopped => stopping(),
+    }
+}
+
+/// A shard that there is not.
+pub(crate) fn unknown_shard(shard: u32) -> Status {
+    status(Code::NotFound, "UNKNOWN_SHARD", format!("there is no shard {shard}"), None)
 }
 
 /// A `min_position` that this shard has not given out.

@@ -9,7 +9,8 @@
 //!  session.rs  mailbox.rs  registry.rs  cluster.rs     one file a gRPC service
 //!       └──────────┴──────┬─────┴───────────┘
 //!                     service.rs                       what they share
-//!            batch.rs ────┼──── leases.rs, events.rs
+//!     forward.rs ─────────┼──── batch.rs, leases.rs, events.rs
+//!          └── peers.rs ──┤                            the other nodes of a cluster
 //!                  switchboard_raft::Node
 //! ```
 
@@ -21,11 +22,15 @@ pub mod config;
 mod convert;
 mod errors;
 mod events;
+mod forward;
+mod founding;
 mod gauges;
 mod leases;
 pub mod limits;
 mod mailbox;
+mod operating;
 mod page;
+mod peers;
 mod registry;
 mod rpc;
 mod server;
@@ -34,4 +39,5 @@ mod session;
 mod sweep;
 
 pub use config::{LimitsConfig, StoreConfig};
+pub use peers::BookError;
 pub use server::{Environment, Failure, Running, StartError, start, start_with};

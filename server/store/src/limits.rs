@@ -41,7 +41,41 @@ pub const HTTP2_STREAMS_MAX: u32 = 4_096;
 pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Flow-control window of a stream and of a connection, in bytes.
 pub const HTTP2_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// How long a connection to another node, and the opening of its stream, may take.
+pub const PEER_CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Pause between two tries to reach another node. Short: a node that restarted is missed.
+pub const PEER_DIAL_PAUSE: Duration = Duration::from_millis(100);
+/// How often a silent connection to another node is asked whether its peer is still there.
+pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the answer may take before the connection is given up.
+pub const PEER_PING_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Calls to one node that are not answered yet, on one link. Beyond it a call fails at once.
+pub const LINK_CALLS_MAX: usize = 8_192;
+/// Bytes of calls that wait on one link to be sent.
+pub const LINK_BYTES_MAX: usize = 64 << 20;
+/// A message between nodes takes further calls until it has so many bytes.
+pub const PEER_MESSAGE_BYTES: usize = 1 << 20;
+/// How long a request that was passed on may take.
+pub const FORWARD_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a claim waits for the news of its gateway's registration.
+pub const REGISTRATION_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Bytes of a snapshot in one message.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+/// Chunks of a snapshot that are read or received ahead of their use.
+pub const SNAPSHOT_CHUNKS_AHEAD_MAX: usize = 4;
+/// How fast a snapshot is sent: the log and the entries share disk and network with it.
+pub const SNAPSHOT_BYTES_PER_S: u64 = 64 << 20;
+/// How often replicas are asked before it is said that no common index was seen.
+pub const COMPARE_TRIES_MAX: u32 = 50;
+/// Pause between two such questions.
+pub const COMPARE_PAUSE: Duration = Duration::from_millis(50);
+/// How often it is looked whether every group has a leader, before a member calls itself ready.
+pub const READY_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+// A message ends with the call that makes it too large, and a call is an append or a request.
+const _: () =
+    assert!(PEER_MESSAGE_BYTES + 2 * limits::REQUEST_BYTES_MAX < limits::GRPC_MESSAGE_BYTES_MAX);
+const _: () = assert!(LINK_BYTES_MAX >= 2 * limits::REQUEST_BYTES_MAX);
 const _: () = assert!(limits::REQUEST_BYTES_MAX < limits::GRPC_MESSAGE_BYTES_MAX);
 const _: () = assert!(HTTP2_WINDOW_BYTES as usize >= limits::REQUEST_BYTES_MAX);
 const _: () = assert!(LEASE_LOOK_INTERVAL.as_millis() * 4 <= limits::LEASE_MS_MIN as u128);

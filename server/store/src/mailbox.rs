@@ -2,9 +2,12 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
+use futures::{Stream, StreamExt as _, future::join_all, stream::FuturesUnordered};
 use switchboard_api::{
-    v1::{self, ItemStatus, mailbox_service_server::MailboxService},
+    v1::{
+        self, ItemStatus, forwarded_answer::Answer, forwarded_call::Call,
+        mailbox_service_server::MailboxService,
+    },
     validate,
 };
 use switchboard_engine::{Ack, Command, Enqueue, Position, Purge, Reply, Session};
@@ -14,9 +17,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    batch::{Answer, Batch},
-    convert, errors, limits,
-    service::{Service, check_batch, failed},
+    batch::{self, Batch},
+    convert, errors,
+    forward::{Split, Wire, put, split},
+    limits,
+    service::{Service, check_batch, failed, user_of},
 };
 
 /// The service over a node.
@@ -33,8 +38,10 @@ impl MailboxService for Mailboxes {
     ) -> Result<Response<v1::EnqueueResponse>, Status> {
         let request = request.into_inner();
         validate::enqueue_request(&request).map_err(|fault| errors::invalid(&fault))?;
-        let answers = self.0.hand_over(request).answers().await.for_call()?;
-        Ok(Response::new(self.0.enqueued(answers)))
+        if self.0.peers.is_alone() {
+            return self.0.enqueue_here(request).await.map(Response::new);
+        }
+        self.0.clone().enqueue(request, false).await.map(Response::new)
     }
 
     type EnqueueStreamStream = Answers<v1::EnqueueStreamResponse>;
@@ -56,33 +63,15 @@ impl MailboxService for Mailboxes {
         let request = request.into_inner();
         validate::device("device", request.device.as_ref())
             .map_err(|fault| errors::invalid(&fault))?;
-        let device = convert::device_id(request.device);
-        let group = self.0.group_of(&device.user)?;
-        group.barrier(Consistency::Lease).await.map_err(|error| errors::barrier(&error))?;
-        // A position is told only once it is applied, and the leader has now applied all that any
-        // leader before it had: what lies ahead was given out by nobody.
-        let position = Position::clamped(request.min_position);
-        let applied = group.shard().applied().map_or(0, |id| id.index);
-        if position.index() > applied {
-            return Err(errors::unknown_position(request.min_position));
-        }
-        let messages_max = validate::page_messages(request.messages_max) as usize;
-        let bytes_max = validate::page_bytes(request.bytes_max) as usize;
-        let shard = group.shard().clone();
-        // Old bodies may come from the disk: not on a thread of the runtime.
-        let read = tokio::task::spawn_blocking(move || {
-            shard.fetch(&device, request.after_seq, messages_max, bytes_max)
-        });
-        let page = match read.await {
-            Ok(Ok(page)) => page,
-            Ok(Err(error)) => return Err(errors::unreadable(&error)),
-            Err(error) => return Err(errors::internal(format!("a fetch ended: {error}"))),
+        let group = self.0.group_of(user_of(&request.device))?;
+        let Some(leader) = self.0.elsewhere(&group) else {
+            return self.0.fetch_here(request).await.map(Response::new);
         };
-        Ok(Response::new(v1::FetchResponse {
-            messages: page.messages.into_iter().map(convert::message).collect(),
-            more: page.more,
-            tail: page.tail,
-        }))
+        let take = |answer| match answer {
+            Answer::Fetch(response) => Some(response),
+            _ => None,
+        };
+        self.0.hop(leader, Call::Fetch(request), take).await.map(Response::new)
     }
 
     async fn ack(
@@ -95,20 +84,17 @@ impl MailboxService for Mailboxes {
         if !is_operator && request.items.iter().any(|item| item.epoch == 0) {
             return Err(errors::operators_only("Ack without an epoch"));
         }
-        let commands = request.items.into_iter().map(|item| {
-            validate::ack_item(&item).map_err(|fault| fault.status())?;
-            let v1::ack_request::Item { device, epoch, up_to_seq, seqs } = item;
-            Ok(Command::Ack(Ack { device: convert::device_id(device), epoch, up_to_seq, seqs }))
-        });
-        let answers = Batch::submit(&self.0.node, commands).answers().await.for_call()?;
-        let results = answers.into_iter().map(|answer| match answer {
-            Ok(Reply::Acked(acked)) => v1::ack_response::Result {
-                status: errors::item(acked.status).into(),
-                ack_floor: acked.ack_floor,
+        let wire = Wire {
+            call: |items| Call::Ack(v1::AckRequest { items }),
+            results: |answer| match answer {
+                Answer::Ack(response) => Some(response.results),
+                _ => None,
             },
-            other => v1::ack_response::Result { status: failed(&other).into(), ack_floor: 0 },
-        });
-        Ok(Response::new(v1::AckResponse { results: results.collect() }))
+            missing: |status| v1::ack_response::Result { status: status.into(), ack_floor: 0 },
+        };
+        let local = async |items| Ok(self.0.ack_here(v1::AckRequest { items }).await?.results);
+        let results = self.0.routed(request.items, |item| user_of(&item.device), wire, local);
+        Ok(Response::new(v1::AckResponse { results: results.await? }))
     }
 
     async fn stat(
@@ -132,8 +118,83 @@ impl MailboxService for Mailboxes {
         validate::device("device", device.as_ref())
             .and_then(|_| validate::purge_reason(&reason))
             .map_err(|fault| errors::invalid(&fault))?;
+        let group = self.0.group_of(user_of(&device))?;
+        let request = v1::PurgeRequest { device, reason };
+        let Some(leader) = self.0.elsewhere(&group) else {
+            return self.0.purge_here(request).await.map(Response::new);
+        };
+        let take = |answer| match answer {
+            Answer::Purge(response) => Some(response),
+            _ => None,
+        };
+        self.0.hop(leader, Call::Purge(request), take).await.map(Response::new)
+    }
+}
+
+impl Service {
+    /// A page of a mailbox whose shard this node leads.
+    pub(crate) async fn fetch_here(
+        &self,
+        request: v1::FetchRequest,
+    ) -> Result<v1::FetchResponse, Status> {
+        let device = convert::device_id(request.device);
+        let group = self.group_of(&device.user)?;
+        group.barrier(Consistency::Lease).await.map_err(|error| errors::barrier(&error))?;
+        // A position is told only once it is applied, and the leader has now applied all that any
+        // leader before it had: what lies ahead was given out by nobody.
+        let position = Position::clamped(request.min_position);
+        let applied = group.shard().applied().map_or(0, |id| id.index);
+        if position.index() > applied {
+            return Err(errors::unknown_position(request.min_position));
+        }
+        let messages_max = validate::page_messages(request.messages_max) as usize;
+        let bytes_max = validate::page_bytes(request.bytes_max) as usize;
+        let shard = group.shard().clone();
+        // Old bodies may come from the disk: not on a thread of the runtime.
+        let read = tokio::task::spawn_blocking(move || {
+            shard.fetch(&device, request.after_seq, messages_max, bytes_max)
+        });
+        let page = match read.await {
+            Ok(Ok(page)) => page,
+            Ok(Err(error)) => return Err(errors::unreadable(&error)),
+            Err(error) => return Err(errors::internal(format!("a fetch ended: {error}"))),
+        };
+        Ok(v1::FetchResponse {
+            messages: page.messages.into_iter().map(convert::message).collect(),
+            more: page.more,
+            tail: page.tail,
+        })
+    }
+
+    /// Acknowledges in mailboxes whose shards this node leads.
+    pub(crate) async fn ack_here(
+        &self,
+        request: v1::AckRequest,
+    ) -> Result<v1::AckResponse, Status> {
+        let commands = request.items.into_iter().map(|item| {
+            validate::ack_item(&item).map_err(|fault| fault.status())?;
+            let v1::ack_request::Item { device, epoch, up_to_seq, seqs } = item;
+            Ok(Command::Ack(Ack { device: convert::device_id(device), epoch, up_to_seq, seqs }))
+        });
+        let answers = Batch::submit(&self.node, commands).answers().await.for_call()?;
+        let results = answers.into_iter().map(|answer| match answer {
+            Ok(Reply::Acked(acked)) => v1::ack_response::Result {
+                status: errors::item(acked.status).into(),
+                ack_floor: acked.ack_floor,
+            },
+            other => v1::ack_response::Result { status: failed(&other).into(), ack_floor: 0 },
+        });
+        Ok(v1::AckResponse { results: results.collect() })
+    }
+
+    /// Empties a mailbox whose shard this node leads.
+    pub(crate) async fn purge_here(
+        &self,
+        request: v1::PurgeRequest,
+    ) -> Result<v1::PurgeResponse, Status> {
+        let v1::PurgeRequest { device, reason } = request;
         let device = convert::device_id(device);
-        let group = self.0.group_of(&device.user)?;
+        let group = self.group_of(&device.user)?;
         let command = Command::Purge(Purge { device, reason: reason.clone().into() });
         let proposed = group.propose(vec![command]).map_err(errors::overloaded)?;
         let replies = proposed.await.map_err(|error| errors::proposal(&error))?;
@@ -143,11 +204,55 @@ impl MailboxService for Mailboxes {
         errors::refused(purged.status)?;
         // The audit line names no user: ids do not reach the log.
         tracing::warn!(reason, messages = purged.messages, bytes = purged.bytes, "mailbox purged");
-        Ok(Response::new(v1::PurgeResponse { messages: purged.messages, bytes: purged.bytes }))
+        Ok(v1::PurgeResponse { messages: purged.messages, bytes: purged.bytes })
     }
-}
 
-impl Service {
+    /// Enqueues for users whose shards this node leads.
+    pub(crate) async fn enqueue_here(
+        &self,
+        request: v1::EnqueueRequest,
+    ) -> Result<v1::EnqueueResponse, Status> {
+        let answers = self.hand_over(request).answers().await.for_call()?;
+        Ok(self.enqueued(answers))
+    }
+
+    /// Hands items over, each to the leader of its user's shard, in this call; the future resolves
+    /// with the answers. On a stream items fail one by one, and never the stream.
+    fn enqueue(
+        self: Arc<Self>,
+        request: v1::EnqueueRequest,
+        on_stream: bool,
+    ) -> impl Future<Output = Result<v1::EnqueueResponse, Status>> + Send {
+        let count = request.items.len();
+        let leaders = self.leaders_elsewhere();
+        let Split { here, elsewhere } = split(request.items, |item| user_of(&item.to), &leaders);
+        let only_here = elsewhere.is_empty();
+        let batch = self.hand_over(v1::EnqueueRequest { items: here.items });
+        let hops: Vec<_> = elsewhere
+            .into_iter()
+            .map(|(node, part)| {
+                let call = Call::Enqueue(v1::EnqueueRequest { items: part.items });
+                let answer = self.peers.forward(node, call);
+                async move { (part.places, answer.await) }
+            })
+            .collect();
+        async move {
+            let (answers, theirs) = tokio::join!(batch.answers(), join_all(hops));
+            let mine =
+                if only_here && !on_stream { answers.for_call()? } else { answers.for_stream() };
+            let mut all = vec![None; count];
+            put(&mut all, &here.places, self.enqueued(mine).results);
+            for (places, answer) in theirs {
+                if let Ok(Answer::Enqueue(response)) = answer {
+                    put(&mut all, &places, response.results);
+                }
+            }
+            let missing = || refuse_all(ItemStatus::Unavailable, 1).results.pop();
+            let results = all.into_iter().map(|found| found.or_else(missing).unwrap_or_default());
+            Ok(v1::EnqueueResponse { results: results.collect() })
+        }
+    }
+
     /// Hands the items of a request over to their shards, in order, at once.
     fn hand_over(&self, request: v1::EnqueueRequest) -> Batch {
         let commands = request.items.into_iter().map(|item| {
@@ -169,7 +274,7 @@ impl Service {
     }
 
     /// What a request answers once all of it is durable.
-    fn enqueued(&self, answers: Vec<Answer>) -> v1::EnqueueResponse {
+    fn enqueued(&self, answers: Vec<batch::Answer>) -> v1::EnqueueResponse {
         let results = self.node.meta().shard().meta(|meta| {
             let is_live = |s: &Session| !meta.has_ended(s.gateway_id, s.incarnation);
             let result = |answer| match answer {
@@ -233,10 +338,13 @@ impl Service {
         let items = request.items.len();
         // A stream carries many callers' requests: one that breaks a limit fails alone.
         let checked = validate::enqueue_request(&request).map_err(|fault| fault.status());
-        let batch = checked.map(|()| self.hand_over(request));
+        // Handed over here, not in the future below: requests keep their order.
+        let enqueued = checked.map(|()| self.enqueue(request, true));
         let answer = async move {
-            let response = match batch {
-                Ok(batch) => self.enqueued(batch.answers().await.for_stream()),
+            let response = match enqueued {
+                Ok(enqueued) => {
+                    enqueued.await.unwrap_or_else(|_| refuse_all(ItemStatus::Unavailable, items))
+                }
                 Err(status) => refuse_all(status, items),
             };
             v1::EnqueueStreamResponse { id, response: Some(response) }

@@ -4,10 +4,14 @@ use std::{pin::Pin, sync::Arc};
 
 use futures::Stream;
 use switchboard_api::{
-    v1::{self, gateway_service_server::GatewayService, register_request},
+    v1::{
+        self, forwarded_answer::Answer, forwarded_call::Call,
+        gateway_service_server::GatewayService, register_request,
+    },
     validate,
 };
 use switchboard_engine::{Command, EndIncarnation, MetaState, RegisterGateway, Reply};
+use switchboard_raft::Consistency;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -33,23 +37,14 @@ impl GatewayService for Registry {
     ) -> Result<Response<v1::RegisterResponse>, Status> {
         let request = request.into_inner();
         validate::register(&request).map_err(|fault| errors::invalid(&fault))?;
-        let kind = convert::gateway_kind(request.kind());
-        let v1::RegisterRequest { name, address, .. } = request;
-        let command = Command::RegisterGateway(RegisterGateway { name, address, kind });
-        let Reply::Registered(registered) = self.0.propose_meta(command).await? else {
-            return Err(errors::internal("Register has no reply".to_owned()));
+        let Some(leader) = self.0.elsewhere(self.0.node.meta()) else {
+            return self.0.register_here(request).await.map(Response::new);
         };
-        errors::refused(registered.status)?;
-        let incarnation =
-            Incarnation { gateway_id: registered.gateway_id, incarnation: registered.incarnation };
-        // It has ended already if it registered again in between; its first renewal tells.
-        self.0.leases.renew(incarnation, Report::default(), self.0.clock.monotonic());
-        let lease = self.0.leases.length();
-        Ok(Response::new(v1::RegisterResponse {
-            gateway_id: incarnation.gateway_id,
-            incarnation: incarnation.incarnation,
-            lease_ms: millis(lease),
-        }))
+        let take = |answer| match answer {
+            Answer::Register(response) => Some(response),
+            _ => None,
+        };
+        self.0.hop(leader, Call::Register(request), take).await.map(Response::new)
     }
 
     type KeepAliveStream = Answers<v1::KeepAliveResponse>;
@@ -67,7 +62,7 @@ impl GatewayService for Registry {
                 let answer = tokio::select! {
                     () = token.cancelled() => Err(errors::stopping()),
                     request = requests.message() => match request {
-                        Ok(Some(request)) => Ok(service.keep_alive(&request)),
+                        Ok(Some(request)) => service.keep_alive(request).await,
                         Ok(None) => return,
                         Err(error) => Err(errors::unreadable_request(error)),
                     },
@@ -85,13 +80,15 @@ impl GatewayService for Registry {
         &self,
         request: Request<v1::DeregisterRequest>,
     ) -> Result<Response<v1::DeregisterResponse>, Status> {
-        let v1::DeregisterRequest { gateway_id, incarnation } = request.into_inner();
-        let command = Command::EndIncarnation(EndIncarnation { gateway_id, incarnation });
-        let Reply::Ended(status) = self.0.propose_meta(command).await? else {
-            return Err(errors::internal("Deregister has no reply".to_owned()));
+        let request = request.into_inner();
+        let Some(leader) = self.0.elsewhere(self.0.node.meta()) else {
+            return self.0.deregister_here(request).await.map(Response::new);
         };
-        errors::refused(status)?;
-        Ok(Response::new(v1::DeregisterResponse {}))
+        let take = |answer| match answer {
+            Answer::Deregister(response) => Some(response),
+            _ => None,
+        };
+        self.0.hop(leader, Call::Deregister(request), take).await.map(Response::new)
     }
 
     async fn list(
@@ -99,13 +96,15 @@ impl GatewayService for Registry {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListResponse>, Status> {
         let request = request.into_inner();
-        let gateways = self
-            .0
-            .node
-            .meta()
-            .shard()
-            .meta(|meta| self.0.gateways(meta, request.kind(), request.include_ended));
-        Ok(Response::new(v1::ListResponse { gateways }))
+        // Who leads the meta group times the leases, and hears what the processes report.
+        let Some(leader) = self.0.elsewhere(self.0.node.meta()) else {
+            return Ok(Response::new(self.0.list_here(request)));
+        };
+        let take = |answer| match answer {
+            Answer::List(response) => Some(response),
+            _ => None,
+        };
+        self.0.hop(leader, Call::List(request), take).await.map(Response::new)
     }
 
     type WatchStream = Answers<v1::WatchGatewaysResponse>;
@@ -127,6 +126,80 @@ impl GatewayService for Registry {
 }
 
 impl Service {
+    /// Registers a process, if this node leads the meta group.
+    pub(crate) async fn register_here(
+        &self,
+        request: v1::RegisterRequest,
+    ) -> Result<v1::RegisterResponse, Status> {
+        let kind = convert::gateway_kind(request.kind());
+        let v1::RegisterRequest { name, address, .. } = request;
+        let command = Command::RegisterGateway(RegisterGateway { name, address, kind });
+        let Reply::Registered(registered) = self.propose_meta(command).await? else {
+            return Err(errors::internal("Register has no reply".to_owned()));
+        };
+        errors::refused(registered.status)?;
+        let incarnation =
+            Incarnation { gateway_id: registered.gateway_id, incarnation: registered.incarnation };
+        // It has ended already if it registered again in between; its first renewal tells.
+        self.leases.renew(incarnation, Report::default(), self.clock.monotonic());
+        let lease = self.leases.length();
+        Ok(v1::RegisterResponse {
+            gateway_id: incarnation.gateway_id,
+            incarnation: incarnation.incarnation,
+            lease_ms: millis(lease),
+        })
+    }
+
+    /// Ends an incarnation, if this node leads the meta group.
+    pub(crate) async fn deregister_here(
+        &self,
+        request: v1::DeregisterRequest,
+    ) -> Result<v1::DeregisterResponse, Status> {
+        let v1::DeregisterRequest { gateway_id, incarnation } = request;
+        let command = Command::EndIncarnation(EndIncarnation { gateway_id, incarnation });
+        let Reply::Ended(status) = self.propose_meta(command).await? else {
+            return Err(errors::internal("Deregister has no reply".to_owned()));
+        };
+        errors::refused(status)?;
+        Ok(v1::DeregisterResponse {})
+    }
+
+    /// The processes of a kind, as this node knows them.
+    pub(crate) fn list_here(&self, request: v1::ListRequest) -> v1::ListResponse {
+        let gateways = self
+            .node
+            .meta()
+            .shard()
+            .meta(|meta| self.gateways(meta, request.kind(), request.include_ended));
+        v1::ListResponse { gateways }
+    }
+
+    /// Renews a lease where leases are timed.
+    async fn keep_alive(
+        &self,
+        request: v1::KeepAliveRequest,
+    ) -> Result<v1::KeepAliveResponse, Status> {
+        let Some(leader) = self.elsewhere(self.node.meta()) else {
+            return self.keep_alive_here(request).await;
+        };
+        let take = |answer| match answer {
+            Answer::KeepAlive(response) => Some(response),
+            _ => None,
+        };
+        self.hop(leader, Call::KeepAlive(request), take).await
+    }
+
+    /// Renews a lease, if this node leads the meta group. A fresh leader answers once it has applied
+    /// what the one before it committed: until then it knows less than was promised.
+    pub(crate) async fn keep_alive_here(
+        &self,
+        request: v1::KeepAliveRequest,
+    ) -> Result<v1::KeepAliveResponse, Status> {
+        let led = self.node.meta().barrier(Consistency::Lease).await;
+        led.map_err(|error| errors::barrier(&error))?;
+        Ok(self.renew(&request))
+    }
+
     /// Proposes one command to the meta group and waits for its reply.
     pub(crate) async fn propose_meta(&self, command: Command) -> Result<Reply, Status> {
         let proposed = self.node.meta().propose(vec![command]).map_err(errors::overloaded)?;
@@ -134,7 +207,7 @@ impl Service {
         replies.into_iter().next().ok_or_else(|| errors::internal("no reply".to_owned()))
     }
 
-    fn keep_alive(&self, request: &v1::KeepAliveRequest) -> v1::KeepAliveResponse {
+    fn renew(&self, request: &v1::KeepAliveRequest) -> v1::KeepAliveResponse {
         let v1::KeepAliveRequest { gateway_id, incarnation, connections, load } = *request;
         let (is_live, gateways) = self.node.meta().shard().meta(|meta| {
             (meta.is_live(gateway_id, incarnation), meta.gateways().filter(|g| g.live).count())

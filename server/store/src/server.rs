@@ -7,7 +7,8 @@ use switchboard_api::{
     FILE_DESCRIPTOR_SET, limits as contract,
     v1::{
         cluster_service_server::ClusterServiceServer, gateway_service_server::GatewayServiceServer,
-        mailbox_service_server::MailboxServiceServer, session_service_server::SessionServiceServer,
+        mailbox_service_server::MailboxServiceServer, peer_service_server::PeerServiceServer,
+        session_service_server::SessionServiceServer,
     },
 };
 use switchboard_engine::{
@@ -24,8 +25,19 @@ use tonic::transport::{
 use tonic_health::{ServingStatus, pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTORS};
 
 use crate::{
-    cluster::Cluster, config::StoreConfig, events::SessionEvents, gauges, leases::Leases, limits,
-    mailbox::Mailboxes, page, registry::Registry, rpc::Rpc, service::Service, session::Sessions,
+    cluster::Cluster,
+    config::StoreConfig,
+    events::SessionEvents,
+    gauges,
+    leases::Leases,
+    limits,
+    mailbox::Mailboxes,
+    page,
+    peers::{BookError, PeerServer, Peers},
+    registry::Registry,
+    rpc::Rpc,
+    service::Service,
+    session::Sessions,
     sweep,
 };
 
@@ -42,14 +54,9 @@ pub enum StartError {
     /// A one-node cluster cannot be made, or is not what the configuration says.
     #[error(transparent)]
     Initialize(#[from] InitializeError),
-    /// The directory holds no cluster and the configuration makes none.
-    #[error(
-        "{data} holds no cluster yet; start with --single to make a one-node cluster of this node"
-    )]
-    NoCluster {
-        /// The data directory.
-        data: String,
-    },
+    /// The members of the cluster cannot be read.
+    #[error(transparent)]
+    Book(#[from] BookError),
     /// Reflection or HTTP could not be set up.
     #[error("the store cannot serve: {reason}")]
     Serve {
@@ -125,15 +132,20 @@ pub async fn start_with(
     let http_listener = bind("http", config.http)?;
     let serve = |reason: String| StartError::Serve { reason };
     let grpc_address = grpc.local_addr().map_err(|e| serve(e.to_string()))?;
-    let node = open(&config, &environment, grpc_address).await?;
+    let shutdown = Shutdown::new();
+    let peers = Peers::open(config.node_id, config.data.clone(), shutdown.token())?;
+    let node = open(&config, &environment, &peers, grpc_address).await?;
     let clock = environment.clock;
     let service = Arc::new(Service {
         node,
+        peers,
+        founding: tokio::sync::Mutex::default(),
+        shards_default: config.shards,
         leases: Leases::new(Duration::from_millis(config.lease_ms)),
         events: SessionEvents::new(clock.unix_ms()),
         watches: Arc::new(Semaphore::new(limits::WATCHES_MAX)),
         clock,
-        shutdown: Shutdown::new(),
+        shutdown,
         insecure: config.insecure,
         started: tokio::time::Instant::now(),
     });
@@ -151,7 +163,7 @@ pub async fn start_with(
         TcpIncoming::from(grpc).with_nodelay(Some(true)),
         async move { token.cancelled().await },
     ));
-    readiness.set(true);
+    service.shutdown.spawn(tell_ready(service.clone(), readiness.clone()));
     let addresses = vec![("store-grpc", grpc_address), ("store-http", http_address)];
     Ok(Running { addresses, service, readiness, serving, health })
 }
@@ -160,6 +172,7 @@ pub async fn start_with(
 async fn open(
     config: &StoreConfig,
     environment: &Environment,
+    peers: &Arc<Peers>,
     address: SocketAddr,
 ) -> Result<Node, StartError> {
     let advertised = match config.advertise.as_str() {
@@ -169,6 +182,7 @@ async fn open(
     let mut options = NodeOptions::new(&config.data, config.node_id, advertised);
     options.clock = environment.clock.clone();
     options.files = environment.files.clone();
+    options.transport = peers.clone();
     options.rules = config.limits.rules();
     options.waiting_items_max = config.limits.waiting_items_max;
     options.waiting_bytes_max = config.limits.waiting_bytes_max;
@@ -176,6 +190,11 @@ async fn open(
     options.log_bytes_max = config.log_bytes_max;
     options.log.segment_bytes = config.segment_bytes;
     let node = Node::open(options).await?;
+    peers.connect(node.disk_id());
+    if peers.book().is_some() {
+        // A member of a cluster, which goes on by itself.
+        return Ok(node);
+    }
     match make_ready(&node, config).await {
         Ok(()) => Ok(node),
         Err(error) => {
@@ -189,7 +208,8 @@ async fn make_ready(node: &Node, config: &StoreConfig) -> Result<(), StartError>
     let is_fresh =
         node.log().group_state(META_GROUP).last.is_none() && node.shard_count().is_none();
     if is_fresh && !config.single {
-        return Err(StartError::NoCluster { data: config.data.display().to_string() });
+        tracing::info!("no cluster yet: waiting for `switchboard cluster init`");
+        return Ok(());
     }
     // A cluster that is there keeps its number of shards, whatever the configuration's default; how
     // many that is may be known only once its log is applied.
@@ -225,6 +245,9 @@ async fn routes(
         .max_encoding_message_size(usize::MAX);
     let registry = GatewayServiceServer::new(Registry(service.clone()));
     let cluster = ClusterServiceServer::new(Cluster(service.clone()));
+    let peers = PeerServiceServer::new(PeerServer(service.clone()))
+        .max_decoding_message_size(max)
+        .max_encoding_message_size(usize::MAX);
     health.set_serving::<SessionServiceServer<Sessions>>().await;
     health.set_serving::<MailboxServiceServer<Mailboxes>>().await;
     health.set_serving::<GatewayServiceServer<Registry>>().await;
@@ -245,7 +268,8 @@ async fn routes(
         .add_service(Rpc(sessions))
         .add_service(Rpc(mailboxes))
         .add_service(Rpc(registry))
-        .add_service(Rpc(cluster));
+        .add_service(Rpc(cluster))
+        .add_service(peers);
     Ok((health, routes))
 }
 
@@ -265,6 +289,24 @@ async fn log_closed(node: &Node) {
     }
 }
 
+/// Waits until this node has all shards and each has a leader.
+async fn has_leaders(service: &Service) {
+    loop {
+        let shards = service.node.shards();
+        if !shards.is_empty() && shards.iter().all(|group| group.leader().is_some()) {
+            return;
+        }
+        tokio::time::sleep(limits::READY_LOOK_INTERVAL).await;
+    }
+}
+
+async fn tell_ready(service: Arc<Service>, readiness: Readiness) {
+    let token = service.shutdown.token();
+    if token.run_until_cancelled(has_leaders(&service)).await.is_some() {
+        readiness.set(true);
+    }
+}
+
 impl Running {
     /// Every address bound, by its contractual name.
     #[must_use]
@@ -272,8 +314,10 @@ impl Running {
         &self.addresses
     }
 
-    /// Resolves when requests are answered: at once, since [`start`] waits for all shards.
-    pub async fn ready(&self) {}
+    /// Resolves when requests are answered: when this node has a cluster, and every shard a leader.
+    pub async fn ready(&self) {
+        has_leaders(&self.service).await;
+    }
 
     /// Resolves when the store cannot go on: a disk that failed, a server that ended.
     pub async fn wait(&mut self) -> Failure {
@@ -291,6 +335,9 @@ impl Running {
     /// Stops: refuses new calls, finishes those under way, syncs the log.
     pub async fn shutdown(self) {
         self.readiness.set(false);
+        if !self.service.peers.is_alone() {
+            self.service.node.hand_over_leadership().await;
+        }
         self.health.set_not_serving::<SessionServiceServer<Sessions>>().await;
         self.health.set_not_serving::<MailboxServiceServer<Mailboxes>>().await;
         self.health.set_not_serving::<GatewayServiceServer<Registry>>().await;

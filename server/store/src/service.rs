@@ -3,18 +3,26 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use prost::Message;
-use switchboard_api::{v1::ItemStatus, validate};
+use switchboard_api::{
+    v1::{DeviceRef, ItemStatus},
+    validate,
+};
 use switchboard_engine::{Clock, Reply};
 use switchboard_process::Shutdown;
 use switchboard_raft::{Group, Node};
 use tokio::sync::Semaphore;
 use tonic::{Request, Status};
 
-use crate::{batch::Answer, errors, events::SessionEvents, leases::Leases};
+use crate::{batch::Answer, errors, events::SessionEvents, leases::Leases, peers::Peers};
 
 /// One store node, as the gRPC services see it.
 pub(crate) struct Service {
     pub(crate) node: Node,
+    pub(crate) peers: Arc<Peers>,
+    /// Held while a cluster is made.
+    pub(crate) founding: tokio::sync::Mutex<()>,
+    /// The number of shards of a cluster that is made here without naming one.
+    pub(crate) shards_default: u32,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) leases: Leases,
     pub(crate) events: SessionEvents,
@@ -58,6 +66,11 @@ pub(crate) fn failed(answer: &Answer) -> ItemStatus {
         Ok(Reply::Done(status)) => errors::item(*status),
         Ok(_) => ItemStatus::Unavailable,
     }
+}
+
+/// The user of an item; one without a device is refused wherever it is looked at.
+pub(crate) fn user_of(device: &Option<DeviceRef>) -> &[u8] {
+    device.as_ref().map_or(&[], |device| &device.user)
 }
 
 fn is_loopback(address: SocketAddr) -> bool {

@@ -269,6 +269,38 @@ impl ClusterService for Shared {
         unimplemented()
     }
 
+    async fn init_cluster(
+        &self,
+        _: Request<v1::InitClusterRequest>,
+    ) -> Answer<v1::InitClusterResponse> {
+        unimplemented()
+    }
+
+    async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Answer<v1::ListNodesResponse> {
+        unimplemented()
+    }
+
+    async fn list_shards(
+        &self,
+        _: Request<v1::ListShardsRequest>,
+    ) -> Answer<v1::ListShardsResponse> {
+        unimplemented()
+    }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<v1::TransferLeaderRequest>,
+    ) -> Answer<v1::TransferLeaderResponse> {
+        unimplemented()
+    }
+
+    async fn compare_replicas(
+        &self,
+        _: Request<v1::CompareReplicasRequest>,
+    ) -> Answer<v1::CompareReplicasResponse> {
+        unimplemented()
+    }
+
     async fn shard_map(&self, _: Request<ShardMapRequest>) -> Answer<ShardMapResponse> {
         Ok(Response::new(map(self)))
     }

@@ -7,6 +7,7 @@ mod failing;
 mod gateways;
 mod harness;
 mod limits;
+mod members;
 mod reading;
 mod restarting;
 mod serving;

@@ -109,13 +109,14 @@ async fn a_second_store_on_the_same_directory_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fresh_directory_needs_single_and_an_old_one_keeps_its_shards() {
+async fn a_fresh_directory_waits_without_single_and_an_old_one_keeps_its_shards() {
     let dir = tempfile::tempdir().unwrap();
     let mut alone = config(dir.path());
     alone.single = false;
-    let error = switchboard_store::start(alone.clone()).await.expect_err("refused");
-    assert!(matches!(error, StartError::NoCluster { .. }), "{error:?}");
-    assert!(error.to_string().contains("--single"), "{error}");
+    let mut waiting = start_configured(alone.clone()).await.unwrap();
+    let map = waiting.cluster.shard_map(v1::ShardMapRequest {}).await.unwrap().into_inner();
+    assert_eq!(map.shards, 0);
+    waiting.running.shutdown().await;
     start(dir.path()).await.running.shutdown().await;
 
     alone.shards = 64;

@@ -1,0 +1,74 @@
+//! What operators ask of a cluster; see `ClusterService`.
+
+use std::sync::Arc;
+
+use switchboard_api::v1;
+
+use crate::{Client, Error, core::Repeat, node::Node};
+
+impl Client {
+    /// Makes a cluster of nodes that wait for one, of which the one that this client connects to is
+    /// the first. Repeated, it ends what was cut short.
+    pub async fn init_cluster(
+        &self,
+        request: v1::InitClusterRequest,
+    ) -> Result<v1::InitClusterResponse, Error> {
+        self.ask(Repeat::Harmless, move |node| {
+            let request = request.clone();
+            async move { Ok(node.cluster().init_cluster(request).await?.into_inner()) }
+        })
+        .await
+    }
+
+    /// Every node's own account of itself.
+    pub async fn list_nodes(&self) -> Result<Vec<v1::list_nodes_response::Node>, Error> {
+        self.ask(Repeat::Harmless, |node| async move {
+            let request = v1::ListNodesRequest {};
+            Ok(node.cluster().list_nodes(request).await?.into_inner().nodes)
+        })
+        .await
+    }
+
+    /// Every shard's replicas.
+    pub async fn list_shards(&self) -> Result<Vec<v1::list_shards_response::Shard>, Error> {
+        self.ask(Repeat::Harmless, |node| async move {
+            let request = v1::ListShardsRequest {};
+            Ok(node.cluster().list_shards(request).await?.into_inner().shards)
+        })
+        .await
+    }
+
+    /// Hands a shard's leadership to another replica and waits until that leads.
+    pub async fn transfer_leader(&self, shard: u32, to_node_id: u64) -> Result<(), Error> {
+        let request = v1::TransferLeaderRequest { shard, to_node_id };
+        self.ask(Repeat::Harmless, move |node| async move {
+            node.cluster().transfer_leader(request).await.map(drop)
+        })
+        .await
+    }
+
+    /// Whether the replicas of these shards agree; of all shards if none is named.
+    pub async fn compare_replicas(
+        &self,
+        shards: Vec<u32>,
+    ) -> Result<Vec<v1::compare_replicas_response::Shard>, Error> {
+        self.ask(Repeat::Harmless, move |node| {
+            let request = v1::CompareReplicasRequest { shards: shards.clone() };
+            async move { Ok(node.cluster().compare_replicas(request).await?.into_inner().shards) }
+        })
+        .await
+    }
+
+    /// Makes a call on one node after another.
+    async fn ask<R, F>(&self, repeat: Repeat, call: impl Fn(Arc<Node>) -> F) -> Result<R, Error>
+    where
+        F: Future<Output = Result<R, tonic::Status>>,
+    {
+        self.core()
+            .retrying(repeat, |attempt| {
+                let node = self.core().routes().any(attempt).clone();
+                (node.clone(), call(node))
+            })
+            .await
+    }
+}

@@ -1,0 +1,200 @@
+//! What operators ask of a whole cluster: this node gathers what every member says of itself.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use switchboard_api::v1::{
+    self, compare_replicas_response as compare, forwarded_answer::Answer, forwarded_call::Call,
+    list_nodes_response, list_shards_response as list,
+};
+use switchboard_engine::group_of_shard;
+use switchboard_raft::NodeId;
+use tonic::Status;
+
+use crate::{errors, limits, peers::hex, service::Service};
+
+impl Service {
+    /// Every member with its own account of itself, if it answers.
+    pub(crate) async fn list_nodes(&self) -> v1::ListNodesResponse {
+        let members = self.node.members();
+        let asked = members.into_iter().map(|member| async move {
+            let status = self.status_of(member.node_id).await;
+            let node = v1::NodeInfo { node_id: member.node_id, address: member.address };
+            list_nodes_response::Node { node: Some(node), status }
+        });
+        v1::ListNodesResponse { nodes: join_all(asked).await }
+    }
+
+    async fn status_of(&self, node: NodeId) -> Option<v1::StatusResponse> {
+        if node == self.node.node_id() {
+            return Some(self.status());
+        }
+        let take = |answer| match answer {
+            Answer::Status(status) => Some(status),
+            _ => None,
+        };
+        self.hop(node, Call::Status(v1::StatusRequest {}), take).await.ok()
+    }
+
+    /// Every shard with what its replicas say.
+    pub(crate) async fn list_shards(&self) -> v1::ListShardsResponse {
+        let nodes = self.list_nodes().await.nodes;
+        let of = |node: NodeId, shard: u32| {
+            let node = nodes.iter().find(|n| n.node.as_ref().is_some_and(|n| n.node_id == node))?;
+            node.status.as_ref()?.shards.iter().find(|status| status.shard == shard)
+        };
+        let groups = self.node.shards();
+        let shards = groups.iter().zip(0..).map(|(group, shard)| {
+            let replica = |node_id: NodeId| {
+                let status = of(node_id, shard);
+                list::Replica {
+                    node_id,
+                    reachable: status.is_some(),
+                    last_log_index: status.map_or(0, |status| status.last_log_index),
+                    applied_index: status.map_or(0, |status| status.applied_index),
+                }
+            };
+            let own = group.status();
+            let leader = own.leader.unwrap_or(0);
+            let state = of(leader, shard);
+            list::Shard {
+                shard,
+                leader_node_id: leader,
+                term: own.term,
+                messages: state.map_or(0, |state| state.messages),
+                sessions: state.map_or(0, |state| state.sessions),
+                replicas: own.voters.into_iter().map(replica).collect(),
+            }
+        });
+        v1::ListShardsResponse { shards: shards.collect() }
+    }
+
+    /// Hands leadership over, wherever the leader is.
+    pub(crate) async fn transfer_leader(
+        &self,
+        request: v1::TransferLeaderRequest,
+    ) -> Result<v1::TransferLeaderResponse, Status> {
+        let group = self.node.group(group_of_shard(request.shard));
+        let group = group.ok_or_else(|| errors::unknown_shard(request.shard))?;
+        match self.elsewhere(&group) {
+            None => self.transfer_leader_here(request).await,
+            Some(leader) => {
+                let take = |answer| match answer {
+                    Answer::TransferLeader(done) => Some(done),
+                    _ => None,
+                };
+                self.hop(leader, Call::TransferLeader(request), take).await
+            }
+        }
+    }
+
+    /// The same, if this node leads the shard.
+    pub(crate) async fn transfer_leader_here(
+        &self,
+        request: v1::TransferLeaderRequest,
+    ) -> Result<v1::TransferLeaderResponse, Status> {
+        let group = self.node.group(group_of_shard(request.shard));
+        let group = group.ok_or_else(|| errors::unknown_shard(request.shard))?;
+        let handed = group.transfer_leader(request.to_node_id).await;
+        handed.map_err(|error| errors::transfer(&error))?;
+        Ok(v1::TransferLeaderResponse {})
+    }
+
+    /// The hash of a replica of this node.
+    pub(crate) async fn state_hash_here(
+        &self,
+        request: v1::StateHashRequest,
+    ) -> Result<v1::StateHashResponse, Status> {
+        let group = self.node.group(group_of_shard(request.shard));
+        let group = group.ok_or_else(|| errors::unknown_shard(request.shard))?;
+        let shard = group.shard().clone();
+        // It reads the whole state: not on a thread of the runtime.
+        let hashed = tokio::task::spawn_blocking(move || shard.state_hash()).await;
+        let (at, hash) = hashed.map_err(|error| errors::internal(error.to_string()))?;
+        let hash = hash.to_be_bytes().to_vec().into();
+        Ok(v1::StateHashResponse { index: at.index, hash })
+    }
+
+    /// Compares the replicas of shards, one shard after the other.
+    pub(crate) async fn compare_replicas(
+        self: &Arc<Self>,
+        request: v1::CompareReplicasRequest,
+    ) -> Result<v1::CompareReplicasResponse, Status> {
+        let count = u32::try_from(self.node.shards().len()).unwrap_or(0);
+        if let Some(unknown) = request.shards.iter().find(|shard| **shard >= count) {
+            return Err(errors::unknown_shard(*unknown));
+        }
+        let wanted = if request.shards.is_empty() { (0..count).collect() } else { request.shards };
+        let mut shards = Vec::new();
+        for shard in wanted {
+            shards.push(self.compare_shard(shard).await);
+        }
+        Ok(v1::CompareReplicasResponse { shards })
+    }
+
+    /// Asks all replicas until they answer for one index. Under load they seldom do at first.
+    async fn compare_shard(&self, shard: u32) -> compare::Shard {
+        let voters = self.node.group(group_of_shard(shard)).map(|group| group.status().voters);
+        let voters = voters.unwrap_or_default();
+        let mut tries = 0;
+        loop {
+            let asked = voters.iter().map(|node| self.replica_hash(*node, shard));
+            let replicas: Vec<compare::Replica> = join_all(asked).await;
+            let outcome = judge(&replicas);
+            tries += 1;
+            if outcome != compare::Outcome::Unknown || tries == limits::COMPARE_TRIES_MAX {
+                return compare::Shard { shard, outcome: outcome.into(), replicas };
+            }
+            tokio::time::sleep(limits::COMPARE_PAUSE).await;
+        }
+    }
+
+    async fn replica_hash(&self, node_id: NodeId, shard: u32) -> compare::Replica {
+        let request = v1::StateHashRequest { shard };
+        let take = |answer| match answer {
+            Answer::StateHash(hash) => Some(hash),
+            _ => None,
+        };
+        let answer = if node_id == self.node.node_id() {
+            self.state_hash_here(request).await
+        } else {
+            self.hop(node_id, Call::StateHash(request), take).await
+        };
+        let v1::StateHashResponse { index, hash } = answer.unwrap_or_default();
+        compare::Replica { node_id, index, hash: hex(&hash) }
+    }
+}
+
+/// Replicas can be told apart only at one index.
+fn judge(replicas: &[compare::Replica]) -> compare::Outcome {
+    let Some(first) = replicas.first().filter(|first| first.index > 0) else {
+        return compare::Outcome::Unknown;
+    };
+    if replicas.iter().any(|replica| replica.index != first.index) {
+        return compare::Outcome::Unknown;
+    }
+    if replicas.iter().all(|replica| replica.hash == first.hash) {
+        compare::Outcome::Equal
+    } else {
+        compare::Outcome::Different
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_compared_at_one_index_only() {
+        let replica =
+            |node_id, index, hash: &str| compare::Replica { node_id, index, hash: hash.into() };
+        let (one, two) = (replica(1, 7, "aa"), replica(2, 7, "aa"));
+        let different = [one.clone(), replica(2, 7, "ab")];
+        assert_eq!(judge(&different), compare::Outcome::Different);
+        let later = [one.clone(), replica(2, 8, "ab")];
+        assert_eq!(judge(&later), compare::Outcome::Unknown);
+        assert_eq!(judge(&[one, two]), compare::Outcome::Equal);
+        assert_eq!(judge(&[replica(1, 0, ""), replica(2, 0, "")]), compare::Outcome::Unknown);
+        assert_eq!(judge(&[]), compare::Outcome::Unknown);
+    }
+}

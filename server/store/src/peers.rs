@@ -1,0 +1,183 @@
+//! The other nodes: who they are, the connections to them, and what comes from them.
+//!
+//! ```text
+//!  Raft groups ─▶ Peers (Transport) ─┬─ Link: Raft       ═══▶ node 2   service.rs ─▶ Group::receive
+//!  services ────▶ Peers::forward ────┼─ Link: forwarded  ═══▶ node 2   service.rs ─▶ forwarded.rs
+//!                                    └─ snapshot.rs, when needed ─▶ node 2
+//! ```
+//! Each node dials every other one and keeps two connections to it, each with one stream: Raft's, on
+//! which heartbeats and votes overtake entries, and one for requests that belong to the other node.
+//! So neither a large request nor a snapshot delays a heartbeat. Nothing is ever sent to a node that
+//! is not in the [book](book::Book), or that has another disk than the one it joined with.
+
+mod book;
+mod check;
+mod link;
+mod queue;
+mod service;
+mod snapshot;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use parking_lot::RwLock;
+use switchboard_api::v1::{self, forwarded_answer, forwarded_call, peer_answer, peer_call};
+use switchboard_engine::GroupId;
+use switchboard_raft::{
+    NodeId, PeerRequest, PeerResponse, RaftVote, SnapshotFile, Transport, TransportError,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+pub use self::book::BookError;
+use self::link::Link;
+pub(crate) use self::{
+    book::{Book, hex},
+    check::{PROTOCOL, Refusal},
+    service::PeerServer,
+};
+use crate::{errors, limits};
+
+/// The other nodes of this node's cluster; none until it has one.
+pub(crate) struct Peers {
+    node_id: NodeId,
+    data: PathBuf,
+    stop: CancellationToken,
+    /// A lock, because the services read it while a founding changes it; held to copy or to swap.
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    book: Option<Arc<Book>>,
+    links: BTreeMap<NodeId, Arc<Links>>,
+}
+
+struct Links {
+    raft: Link,
+    forwarded: Link,
+}
+
+impl Peers {
+    /// With the book that the data directory holds, if any. Connections are made when the node's
+    /// disk is known: see [`Self::connect`].
+    pub(crate) fn open(
+        node_id: NodeId,
+        data: PathBuf,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, BookError> {
+        let book = Book::load(&data)?.map(Arc::new);
+        let state = RwLock::new(State { book, ..State::default() });
+        Ok(Arc::new(Self { node_id, data, stop, state }))
+    }
+
+    /// The cluster that this node is a member of.
+    pub(crate) fn book(&self) -> Option<Arc<Book>> {
+        self.state.read().book.clone()
+    }
+
+    /// Whether no other node can be asked anything.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.state.read().links.is_empty()
+    }
+
+    /// Writes the book down, then connects to everybody in it.
+    pub(crate) async fn join(&self, book: Book, disk_id: [u8; 16]) -> Result<(), BookError> {
+        let (data, saved) = (self.data.clone(), book.clone());
+        tokio::task::spawn_blocking(move || saved.save(&data)).await.map_err(BookError::Task)??;
+        self.state.write().book = Some(Arc::new(book));
+        self.connect(disk_id);
+        Ok(())
+    }
+
+    /// Dials every other member of the book, again and again, until the shutdown.
+    pub(crate) fn connect(&self, disk_id: [u8; 16]) {
+        let mut state = self.state.write();
+        let Some(book) = state.book.clone() else { return };
+        for member in book.members.iter().filter(|member| member.node_id != self.node_id) {
+            let hello = check::hello(&book, self.node_id, disk_id, member);
+            let dial = || Link::start(&member.address, hello.clone(), self.stop.clone());
+            let links = Links { raft: dial(), forwarded: dial() };
+            state.links.entry(member.node_id).or_insert_with(|| Arc::new(links));
+        }
+    }
+
+    fn links(&self, to: NodeId) -> Option<Arc<Links>> {
+        self.state.read().links.get(&to).cloned()
+    }
+
+    /// Hands a request over to the node that it belongs to, now; requests to one node arrive in the
+    /// order of the calls. The future resolves with the answer.
+    pub(crate) fn forward(
+        &self,
+        to: NodeId,
+        call: forwarded_call::Call,
+    ) -> impl Future<Output = Result<forwarded_answer::Answer, Status>> + use<> {
+        let call = peer_call::Call::Forwarded(v1::ForwardedCall { call: Some(call) });
+        let pending = self.links(to).and_then(|links| links.forwarded.call(call, false));
+        async move {
+            let Some(pending) = pending else { return Err(errors::peer_unreachable(to)) };
+            let answer = tokio::time::timeout(limits::FORWARD_WAIT_MAX, pending).await;
+            match answer {
+                Ok(Some(peer_answer::Answer::Forwarded(v1::ForwardedAnswer {
+                    answer: Some(answer),
+                }))) => match answer {
+                    forwarded_answer::Answer::Error(error) => Err(status_of(error)),
+                    answer => Ok(answer),
+                },
+                Ok(Some(_)) => Err(errors::peer_unreachable(to)),
+                // It was sent, and may have been done.
+                Ok(None) | Err(_) => Err(errors::peer_lost(to)),
+            }
+        }
+    }
+}
+
+impl Transport for Peers {
+    fn call(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        request: PeerRequest,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<PeerResponse, TransportError>> {
+        let urgent = request.is_urgent();
+        let pending = self.links(to).and_then(|links| {
+            let call = v1::RaftCall { group, request: request.encode() };
+            links.raft.call(peer_call::Call::Raft(call), urgent)
+        });
+        Box::pin(async move {
+            let Some(pending) = pending else { return Err(TransportError::Unreachable(to)) };
+            match tokio::time::timeout(timeout, pending).await {
+                Ok(Some(peer_answer::Answer::Raft(bytes))) => {
+                    PeerResponse::decode(bytes).map_err(|_| TransportError::Broken(to))
+                }
+                // The group is not there yet: a pause is right.
+                Ok(Some(_)) => Err(TransportError::Unreachable(to)),
+                Ok(None) => Err(TransportError::Broken(to)),
+                Err(_) => Err(TransportError::Timeout(to)),
+            }
+        })
+    }
+
+    fn send_snapshot(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        vote: RaftVote,
+        snapshot: SnapshotFile,
+    ) -> BoxFuture<'static, Result<RaftVote, TransportError>> {
+        let target = self.links(to).map(|links| links.raft.target().clone());
+        Box::pin(async move {
+            let target = target.ok_or(TransportError::Unreachable(to))?;
+            snapshot::send(target, group, vote, snapshot).await.map_err(|error| {
+                tracing::warn!(to, group, %error, "a snapshot was not installed");
+                TransportError::Broken(to)
+            })
+        })
+    }
+}
+
+fn status_of(error: v1::ForwardedError) -> Status {
+    Status::with_details(tonic::Code::from_i32(error.code), error.message, error.details)
+}

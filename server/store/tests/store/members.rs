@@ -1,0 +1,250 @@
+//! Three nodes over real sockets: a cluster is made, any node answers, one stops and comes back.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use switchboard_api::v1::{
+    self, ItemStatus, NodeInfo, compare_replicas_response::Outcome, register_request::Kind,
+};
+use switchboard_store::StoreConfig;
+use tempfile::TempDir;
+use tonic::Code;
+
+use crate::harness::{
+    Store, address, assert_error, assert_status, config, device, message, only, start_configured,
+};
+
+/// Longest wait for anything; reached by a hang only.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct Nodes {
+    dirs: Vec<TempDir>,
+    stores: Vec<Store>,
+}
+
+impl Nodes {
+    /// Three nodes that wait for a cluster.
+    async fn waiting() -> Self {
+        let mut nodes = Self { dirs: Vec::new(), stores: Vec::new() };
+        for node_id in 1..=3 {
+            let dir = tempfile::tempdir().unwrap();
+            let config = StoreConfig { node_id, single: false, ..config(dir.path()) };
+            nodes.stores.push(start_configured(config).await.expect("it starts"));
+            nodes.dirs.push(dir);
+        }
+        nodes
+    }
+
+    fn init(&self) -> v1::InitClusterRequest {
+        let peer = |(store, node_id): (&Store, u64)| NodeInfo {
+            node_id,
+            address: address(&store.running, "store-grpc").to_string(),
+        };
+        v1::InitClusterRequest { peers: self.stores.iter().zip(1..).map(peer).collect(), shards: 4 }
+    }
+
+    /// A cluster of three.
+    async fn made() -> Self {
+        let mut nodes = Self::waiting().await;
+        let init = nodes.init();
+        let made = nodes.stores[0].cluster.init_cluster(init.clone()).await.unwrap().into_inner();
+        assert_eq!((made.shards, made.cluster_id.len()), (4, 32));
+        for store in &nodes.stores {
+            store.running.ready().await;
+        }
+        // Again: there is nothing left to do.
+        let again = nodes.stores[0].cluster.init_cluster(init).await.unwrap().into_inner();
+        assert_eq!(again.cluster_id, made.cluster_id);
+        nodes
+    }
+
+    /// Waits until all replicas of all shards have the same state at the same index.
+    async fn assert_equal_replicas(&mut self) {
+        let request = v1::CompareReplicasRequest { shards: Vec::new() };
+        let compared = self.stores[0].cluster.compare_replicas(request).await.unwrap().into_inner();
+        assert_eq!(compared.shards.len(), 4);
+        for shard in compared.shards {
+            assert_eq!(shard.outcome(), Outcome::Equal, "{shard:?}");
+            assert_eq!(shard.replicas.len(), 3);
+        }
+    }
+
+    async fn shutdown(self) {
+        for store in self.stores {
+            store.running.shutdown().await;
+        }
+    }
+}
+
+/// Enqueues until it is accepted, as a sender does.
+async fn send(store: &mut Store, to: &str, n: u64) {
+    let sent = async {
+        loop {
+            let item = message("alice", to, n, b"hello");
+            let request = v1::EnqueueRequest { items: vec![item] };
+            let answer = store.mailboxes.enqueue(request).await;
+            let status = answer.map(|answer| only(answer.into_inner().results).status());
+            match status {
+                Ok(ItemStatus::Ok | ItemStatus::Duplicate) => return,
+                Ok(ItemStatus::Unavailable | ItemStatus::Overloaded) => {}
+                Ok(other) => panic!("{other:?}"),
+                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, sent).await.expect("accepted");
+}
+
+/// The ids that wait for a user, as this node answers.
+async fn waiting(store: &mut Store, user: &str) -> Vec<u64> {
+    let found = async {
+        loop {
+            let device = Some(device(user, 1));
+            let request = v1::FetchRequest { device, messages_max: 1_000, ..Default::default() };
+            match store.mailboxes.fetch(request).await {
+                Ok(page) => return page.into_inner().messages,
+                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let messages = tokio::time::timeout(DEADLINE, found).await.expect("fetched");
+    let id = |bytes: &[u8]| u64::from_be_bytes(bytes[8..].try_into().unwrap());
+    messages.iter().map(|message| id(&message.message_id)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_answers_for_every_user() {
+    let mut nodes = Nodes::made().await;
+    let users: Vec<String> = (0..12).map(|n| format!("user-{n}")).collect();
+    // A gateway registers with one node, and claims through another at once.
+    let gateway = nodes.stores[1].register("gateway-1", Kind::Gateway).await;
+    for (n, user) in (0..).zip(&users) {
+        let through = &mut nodes.stores[n % 3];
+        assert_status(
+            through.claim(gateway, device(user, 1), n as u64).await.status,
+            ItemStatus::Ok,
+        );
+        send(&mut nodes.stores[(n + 1) % 3], user, n as u64).await;
+    }
+    for (n, user) in (0..).zip(&users) {
+        for store in &mut nodes.stores {
+            assert_eq!(store.locate(user.as_bytes()).await.sessions.len(), 1);
+            assert_eq!(waiting(store, user).await, [n]);
+        }
+        let page = nodes.stores[0].fetch(device(user, 1)).await;
+        let through = &mut nodes.stores[2];
+        let acked = through.ack(device(user, 1), 0, page.tail).await;
+        assert_status(acked.status, ItemStatus::Ok);
+        assert_eq!(waiting(&mut nodes.stores[1], user).await, [0; 0]);
+    }
+    nodes.assert_equal_replicas().await;
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_a_node_stops_and_comes_back() {
+    let mut nodes = Nodes::made().await;
+    for n in 0..50 {
+        send(&mut nodes.stores[(n % 3) as usize], "bob", n).await;
+    }
+    let stopped = nodes.stores.remove(0);
+    let listen = address(&stopped.running, "store-grpc");
+    stopped.running.shutdown().await;
+    for n in 50..100 {
+        send(&mut nodes.stores[(n % 2) as usize], "bob", n).await;
+    }
+    let dir = nodes.dirs[0].path();
+    let again = StoreConfig { node_id: 1, single: false, listen, ..config(dir) };
+    nodes.stores.insert(0, start_configured(again).await.expect("it starts"));
+    nodes.stores[0].running.ready().await;
+    for n in 100..150 {
+        send(&mut nodes.stores[(n % 3) as usize], "bob", n).await;
+    }
+    for store in &mut nodes.stores {
+        let found = waiting(store, "bob").await;
+        assert_eq!(found, (0..150).collect::<Vec<_>>());
+    }
+    nodes.assert_equal_replicas().await;
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_goes_where_it_is_sent() {
+    let mut nodes = Nodes::made().await;
+    for to_node_id in [2, 3, 1] {
+        let request = v1::TransferLeaderRequest { shard: 2, to_node_id };
+        // Asked of a node that need not lead it; a leader that was just elected may decline.
+        let moved = async {
+            while let Err(status) = nodes.stores[0].cluster.transfer_leader(request).await {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, moved).await.expect("handed over");
+    }
+    let request = v1::TransferLeaderRequest { shard: 2, to_node_id: 9 };
+    let refused = nodes.stores[0].cluster.transfer_leader(request).await.unwrap_err();
+    assert_error(&refused, Code::FailedPrecondition, "NOT_MEMBER", false);
+    let request = v1::TransferLeaderRequest { shard: 4, to_node_id: 1 };
+    let refused = nodes.stores[0].cluster.transfer_leader(request).await.unwrap_err();
+    assert_error(&refused, Code::NotFound, "UNKNOWN_SHARD", false);
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_made_of_waiting_nodes_only() {
+    let mut nodes = Nodes::waiting().await;
+    let refused = nodes.stores[0].cluster.shard_map(v1::ShardMapRequest {}).await.unwrap();
+    assert_eq!(refused.into_inner().shards, 0);
+    let mut mixed = nodes.init();
+    mixed.peers[1].node_id = 3;
+    mixed.peers[2].node_id = 2;
+    let refused = nodes.stores[0].cluster.init_cluster(mixed).await.unwrap_err();
+    assert_error(&refused, Code::FailedPrecondition, "OTHER_NODE", false);
+    let mut without = nodes.init();
+    without.peers.remove(0);
+    let refused = nodes.stores[0].cluster.init_cluster(without).await.unwrap_err();
+    assert_error(&refused, Code::InvalidArgument, "PEERS", false);
+
+    let alone = tempfile::tempdir().unwrap();
+    let single = StoreConfig { node_id: 3, ..config(alone.path()) };
+    let single = start_configured(single).await.expect("it starts");
+    let mut taken = nodes.init();
+    taken.peers[2].address = address(&single.running, "store-grpc").to_string();
+    let refused = nodes.stores[0].cluster.init_cluster(taken).await.unwrap_err();
+    assert_error(&refused, Code::FailedPrecondition, "ALREADY_IN_CLUSTER", false);
+    single.running.shutdown().await;
+
+    // None of that made anything: the right command still works.
+    let init = nodes.init();
+    nodes.stores[0].cluster.init_cluster(init).await.expect("made");
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_disk_is_not_talked_to() {
+    let mut nodes = Nodes::made().await;
+    send(&mut nodes.stores[1], "bob", 1).await;
+    let stopped = nodes.stores.remove(2);
+    let listen = address(&stopped.running, "store-grpc");
+    stopped.running.shutdown().await;
+    let wiped = tempfile::tempdir().unwrap();
+    let config = StoreConfig { node_id: 3, single: false, listen, ..config(wiped.path()) };
+    let wiped = start_configured(config).await.expect("it starts");
+    // The other two are a majority, and stay one without it.
+    for n in 2..20 {
+        send(&mut nodes.stores[(n % 2) as usize], "bob", n).await;
+    }
+    let listed = nodes.stores[0].cluster.list_nodes(v1::ListNodesRequest {}).await.unwrap();
+    let silent: BTreeSet<u64> = listed
+        .into_inner()
+        .nodes
+        .into_iter()
+        .filter(|node| node.status.is_none())
+        .filter_map(|node| Some(node.node?.node_id))
+        .collect();
+    assert_eq!(silent, BTreeSet::from([3]));
+    wiped.running.shutdown().await;
+    nodes.shutdown().await;
+}
