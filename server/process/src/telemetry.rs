@@ -44,7 +44,12 @@ impl LogConfig {
 pub fn init(config: &LogConfig) -> bool {
     // A filter that does not parse was reported by `validate`; logging too much beats not logging.
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It tells of a line that cannot be written on standard error, and panics if that has no
+        // reader any more: in the middle of whatever task had something to say.
+        .log_internal_errors(false);
     match config.format {
         Format::Text => {
             use std::io::IsTerminal as _;
