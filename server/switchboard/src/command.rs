@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod chat;
+pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod dev;
 pub(crate) mod device;
@@ -10,9 +11,11 @@ pub(crate) mod gateway_ctl;
 pub(crate) mod log;
 pub(crate) mod mailbox;
 mod name;
+pub(crate) mod node;
 mod operator;
 mod server;
 pub(crate) mod session;
+pub(crate) mod shard;
 pub(crate) mod store;
 
 use crate::output::Failure;

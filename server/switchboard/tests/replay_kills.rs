@@ -8,71 +8,13 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use support::server::{Server, environment};
 use support::{Process, conversations, text};
-
-/// Ports below the range that systems take for outgoing connections: while a server is dead, nobody
-/// gets its port by chance, and no client that retries can connect to itself.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
-fn environment<T: std::str::FromStr>(name: &str, default: T) -> T {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
-/// An address that is free now, and will be free again when its process is killed.
-fn free_address(random: &mut StdRng) -> SocketAddr {
-    loop {
-        let address = SocketAddr::from(([127, 0, 0, 1], random.random_range(PORTS)));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-}
-
-/// One of the three kinds, with what it takes to start it again at the same place.
-struct Server {
-    kind: &'static str,
-    args: Vec<String>,
-    process: Process,
-    kills: u32,
-}
-
-impl Server {
-    /// Starts it on addresses of its own. Somebody else may take one of them first; then others.
-    fn start(kind: &'static str, fixed: &[&str], listen: &[&str], random: &mut StdRng) -> Server {
-        for _ in 0..20 {
-            let mut args = vec![kind.to_owned()];
-            args.extend(fixed.iter().map(|arg| (*arg).to_owned()));
-            for flag in listen {
-                args.extend([(*flag).to_owned(), free_address(random).to_string()]);
-            }
-            let mut process = Process::start(&args);
-            if process.try_listening().is_some() {
-                return Server { kind, args, process, kills: 0 };
-            }
-        }
-        panic!("{kind} does not start");
-    }
-
-    fn address(&self, flag: &str) -> String {
-        let at =
-            self.args.iter().position(|arg| arg == flag).expect("a flag that it was started with");
-        self.args[at + 1].clone()
-    }
-
-    fn kill_and_restart(&mut self, random: &mut StdRng) {
-        self.process.kill();
-        self.kills += 1;
-        std::thread::sleep(Duration::from_millis(random.random_range(0..500)));
-        self.process = Process::start(&self.args);
-        self.process.listening();
-    }
-}
 
 fn corpus(dir: &Path) -> PathBuf {
     if let Some(path) = std::env::var_os("SWITCHBOARD_TEST_REPLAY_FILE") {
@@ -107,7 +49,9 @@ fn servers(data: &Path, random: &mut StdRng) -> [Server; 3] {
         &["--listen", "--listen-tcp", "--listen-ws", "--http"],
         random,
     );
-    [store, chat, gateway]
+    let mut servers = [store, chat, gateway];
+    servers.iter_mut().for_each(|server| server.process.ready());
+    servers
 }
 
 #[test]

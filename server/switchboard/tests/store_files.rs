@@ -119,13 +119,15 @@ fn a_flipped_bit_in_an_acknowledged_frame_is_refused_with_file_and_offset() {
 }
 
 #[test]
-fn a_store_without_a_cluster_says_how_to_make_one() {
+fn a_store_without_a_cluster_waits_and_says_how_to_make_one() {
     let data = tempfile::tempdir().unwrap();
     let args: Vec<_> =
         store_args(data.path()).into_iter().filter(|arg| arg != "--single").collect();
-    let output = run(args);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("--single"), "{}", text(&output.stderr));
+    let mut store = Process::start(args);
+    assert!(store.is_listening(2), "{}", store.errors());
+    assert!(store.terminate().success());
+    let errors = store.errors();
+    assert!(errors.contains("cluster init"), "{errors}");
 }
 
 #[test]

@@ -26,11 +26,16 @@ pub(crate) struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// A client that may not reach the store, with so long for each call.
+    pub(crate) fn client(&self, deadline: Duration) -> Result<Client, Failure> {
+        let options = ClientOptions::default().with_deadline(deadline);
+        Client::connect(&self.store, options)
+            .map_err(|error| Failure::usage(format!("--store: {error}")))
+    }
+
     /// A client that has reached the store.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
-        let options = ClientOptions::default().with_deadline(WAIT_MAX);
-        let client = Client::connect(&self.store, options)
-            .map_err(|error| Failure::usage(format!("--store: {error}")))?;
+        let client = self.client(WAIT_MAX)?;
         client.ready(WAIT_MAX).await.map_err(|_| {
             Failure::failed(format!("no store answers at {}", self.store.join(", "))).help(
                 "start one with `switchboard dev`, or name another by --store or SWITCHBOARD_STORE",

@@ -12,10 +12,12 @@ use super::runtime;
 use super::server::{self, ConfigArgs, is_unset};
 use crate::output::Failure;
 
-/// Run a store: sessions, mailboxes and the registry of processes, durable on disk
+/// Run a store: sessions, mailboxes and the registry of processes, durable on disk. Without --single
+/// it waits for `switchboard cluster init`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard store --single --data ./store-data
+  switchboard store --data ./store-data --node-id 2 --listen 10.0.0.2:7400 --insecure
   switchboard store --single --shards 4 --data ./store-data --listen 127.0.0.1:0 --http 127.0.0.1:0
   switchboard store --config /etc/switchboard/store.toml
   switchboard store --single --data ./store-data --print-config")]

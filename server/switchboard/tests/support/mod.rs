@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
+pub(crate) mod server;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -132,6 +134,24 @@ impl Process {
             }
         }
         None
+    }
+
+    /// Reads lines until it listens at so many addresses; false if it ends first. A store that waits
+    /// for its cluster listens long before it is ready.
+    pub(crate) fn is_listening(&mut self, addresses: usize) -> bool {
+        let mut seen = 0;
+        while seen < addresses {
+            match self.line() {
+                Some(line) => seen += usize::from(line.starts_with("listening ")),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Reads lines up to `ready`.
+    pub(crate) fn ready(&mut self) {
+        self.line_with("ready");
     }
 
     /// Types a line.

@@ -1,0 +1,113 @@
+//! A server process at addresses of its own, which it gets again after it was killed.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::Process;
+
+/// Ports below the range that systems take for outgoing connections: while a server is dead, nobody
+/// gets its port by chance, and no client that retries can connect to itself.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A number or a text from the environment.
+pub(crate) fn environment<T: std::str::FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// An address that is free now, and will be free again when its process is killed.
+fn free_address(random: &mut StdRng) -> SocketAddr {
+    loop {
+        let address = SocketAddr::from(([127, 0, 0, 1], random.random_range(PORTS)));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// One of the three kinds, with what it takes to start it again at the same place.
+pub(crate) struct Server {
+    pub(crate) kind: &'static str,
+    args: Vec<String>,
+    pub(crate) process: Process,
+    pub(crate) kills: u32,
+}
+
+impl Server {
+    /// Starts it on addresses of its own. Somebody else may take one of them first; then others.
+    pub(crate) fn start(
+        kind: &'static str,
+        fixed: &[&str],
+        listen: &[&str],
+        random: &mut StdRng,
+    ) -> Server {
+        for _ in 0..20 {
+            let mut args = vec![kind.to_owned()];
+            args.extend(fixed.iter().map(|arg| (*arg).to_owned()));
+            for flag in listen {
+                args.extend([(*flag).to_owned(), free_address(random).to_string()]);
+            }
+            let mut process = Process::start(&args);
+            if process.is_listening(listen.len()) {
+                return Server { kind, args, process, kills: 0 };
+            }
+        }
+        panic!("{kind} does not start");
+    }
+
+    /// What it was told for a flag.
+    pub(crate) fn address(&self, flag: &str) -> String {
+        let at =
+            self.args.iter().position(|arg| arg == flag).expect("a flag that it was started with");
+        self.args[at + 1].clone()
+    }
+
+    /// Ends it with SIGKILL and starts it again where it was, half a second later at most.
+    pub(crate) fn kill_and_restart(&mut self, random: &mut StdRng) {
+        self.process.kill();
+        self.kills += 1;
+        std::thread::sleep(Duration::from_millis(random.random_range(0..500)));
+        self.process = Process::start(&self.args);
+        self.process.listening();
+    }
+
+    /// Ends it with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+        self.kills += 1;
+    }
+
+    /// Starts it again where it was.
+    pub(crate) fn restart(&mut self) {
+        self.process = Process::start(&self.args);
+        self.process.listening();
+    }
+}
+
+/// Three stores that are a cluster, each at addresses of its own.
+pub(crate) fn cluster(data: &std::path::Path, shards: u32, random: &mut StdRng) -> Vec<Server> {
+    let start = |node: u32, random: &mut StdRng| {
+        let (data, id) = (data.join(format!("store-{node}")), node.to_string());
+        let fixed = ["--node-id", &id, "--data", &data.display().to_string()];
+        Server::start("store", &fixed, &["--listen", "--http"], random)
+    };
+    let mut stores: Vec<Server> = (1..=3).map(|node| start(node, random)).collect();
+    let peers: Vec<String> = (1..)
+        .zip(&stores)
+        .map(|(node, store): (u32, _)| format!("{node}={}", store.address("--listen")))
+        .collect();
+    let (peers, shards) = (peers.join(","), shards.to_string());
+    let first = stores[0].address("--listen");
+    super::succeed(["cluster", "init", "--store", &first, "--peers", &peers, "--shards", &shards]);
+    for store in &mut stores {
+        store.process.ready();
+    }
+    stores
+}
+
+/// The gRPC addresses of servers, as `--store` takes them.
+pub(crate) fn addresses(servers: &[Server]) -> String {
+    servers.iter().map(|server| server.address("--listen")).collect::<Vec<_>>().join(",")
+}
