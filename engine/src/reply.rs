@@ -170,6 +170,12 @@ pub struct Acked {
     pub removed: u32,
 }
 
+impl Acked {
+    pub(crate) fn refused(status: Status) -> Self {
+        Self { status, ack_floor: 0, removed: 0 }
+    }
+}
+
 /// The answer to `Purge`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purged {

@@ -177,18 +177,11 @@ impl Store {
 
     /// Stores messages, durable when it returns. One answer each, in order: a refused item fails alone.
     pub fn enqueue(&self, items: &[Enqueue]) -> Result<Vec<Enqueued>, StoreError> {
-        let commands: Vec<Command> = items.iter().cloned().map(Command::Enqueue).collect();
-        let checks: Vec<_> = commands.iter().map(Command::check).collect();
-        let good = commands.into_iter().zip(&checks).filter(|(_, check)| check.is_ok());
-        let mut replies = self.commit(good.map(|(command, _)| command).collect())?.into_iter();
-        let answer = |check: &Result<(), Status>| match check {
-            Err(status) => Ok(Enqueued::refused(*status)),
-            Ok(()) => match replies.next() {
-                Some(Reply::Enqueued(enqueued)) => Ok(enqueued),
-                reply => Err(reply.as_ref().map_or(StoreError::Closed, refused)),
-            },
-        };
-        checks.iter().map(answer).collect()
+        let commands = items.iter().cloned().map(Command::Enqueue);
+        self.many(commands.collect(), Enqueued::refused, |reply| match reply {
+            Reply::Enqueued(enqueued) => Ok(enqueued),
+            reply => Err(refused(&reply)),
+        })
     }
 
     /// Removes messages up to a seq (more than the last: all).
@@ -210,6 +203,16 @@ impl Store {
             Reply::Acked(acked) => Ok(acked),
             reply => Err(refused(&reply)),
         }
+    }
+
+    /// Removes messages of many devices, with one sync for all of them. One answer each, in order: a
+    /// refused item fails alone.
+    pub fn ack_batch(&self, items: &[Ack]) -> Result<Vec<Acked>, StoreError> {
+        let commands = items.iter().cloned().map(Command::Ack);
+        self.many(commands.collect(), Acked::refused, |reply| match reply {
+            Reply::Acked(acked) => Ok(acked),
+            reply => Err(refused(&reply)),
+        })
     }
 
     /// Empties a mailbox.
@@ -288,6 +291,23 @@ impl Store {
     fn one(&self, command: Command) -> Result<Reply, StoreError> {
         command.check().map_err(|status| StoreError::Refused { status })?;
         self.commit(vec![command])?.pop().ok_or(StoreError::Closed)
+    }
+
+    /// Commits those that may be written down; the others are answered without being committed.
+    fn many<T>(
+        &self,
+        commands: Vec<Command>,
+        refuse: impl Fn(Status) -> T,
+        answer: impl Fn(Reply) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let checks: Vec<_> = commands.iter().map(Command::check).collect();
+        let good = commands.into_iter().zip(&checks).filter(|(_, check)| check.is_ok());
+        let mut replies = self.commit(good.map(|(command, _)| command).collect())?.into_iter();
+        let result = |check: &Result<(), Status>| match check {
+            Err(status) => Ok(refuse(*status)),
+            Ok(()) => answer(replies.next().ok_or(StoreError::Closed)?),
+        };
+        checks.iter().map(result).collect()
     }
 
     fn commit(&self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use switchboard_engine::{
-    DeviceId, Enqueue, ManualClock, MessageKind, Options, Rules, Status, Store, StoreError,
+    Ack, DeviceId, Enqueue, ManualClock, MessageKind, Options, Rules, Status, Store, StoreError,
     fs::sim::SimFiles,
     log::{LogOptions, WriterMode},
 };
@@ -119,9 +119,23 @@ fn bad_items_fail_alone_and_batches_larger_than_an_entry_are_whole() {
         store.claim(&DeviceId::new("", 1), 1, 1),
         Err(StoreError::Refused { status: Status::Invalid })
     ));
+    let ack = |device: &DeviceId, epoch, up_to_seq| Ack {
+        device: device.clone(),
+        epoch,
+        up_to_seq,
+        seqs: Vec::new(),
+    };
+    let acks = [
+        ack(&to, claim.epoch + 1, u64::MAX),
+        ack(&DeviceId::new("", 1), 0, u64::MAX),
+        ack(&to, claim.epoch, answers[0].stored[0].seq),
+    ];
+    let acked = store.ack_batch(&acks).expect("ack");
+    let statuses: Vec<_> = acked.iter().map(|acked| (acked.status, acked.removed)).collect();
+    assert_eq!(statuses, [(Status::Fenced, 0), (Status::Invalid, 0), (Status::Ok, 1)]);
     assert!(store.release(&to, claim.epoch).expect("release"));
     assert!(!store.release(&to, claim.epoch).expect("release"));
-    assert_eq!(store.purge(&to, "test").expect("purge").messages, 37);
+    assert_eq!(store.purge(&to, "test").expect("purge").messages, 36);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! C9: devices that come back and take what waits: a fetch and an ack per recipient, acks fsynced.
 //!
-//! Through `Store`, in process: 100,000 recipients with two messages of 256 bytes each, drained by 64
-//! threads, each recipient by one `fetch` and one `ack` that returns when it is durable. The peers serve
-//! 64 recipients at a time, all read before all delete, so that they sync once for all of them:
+//! Through `Store`, in process: 100,000 recipients with two messages of 256 bytes each, by one caller that
+//! serves 64 at a time as a gateway does: a `fetch` each, then their acks in one `ack_batch`, which
+//! returns when all are durable. The peers do the same, so that all sync once for 64 recipients:
 //! Redis (`appendfsync always`) a stream a recipient, over 64 connections, by `XRANGE` and `XDEL`;
 //! `redb` and `fjall` by a range a recipient and one durable transaction that removes what was read.
 
@@ -10,17 +10,13 @@
 mod embedded;
 mod redis;
 
-use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Instant,
-};
+use std::{path::PathBuf, time::Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchboard_engine::{Options, Status, Store};
+use switchboard_engine::{Ack, Options, Status, Store};
 
 use super::Row;
 use crate::{
@@ -36,7 +32,8 @@ pub(super) const ROW: Row =
 
 const RECIPIENTS: u64 = 100_000;
 const MESSAGES_EACH: u64 = 2;
-const CALLERS: u64 = 64;
+/// Recipients that are served together.
+const TOGETHER: u64 = 64;
 const PAGE: usize = 100;
 const AT_ONCE: u64 = 1_000;
 
@@ -114,18 +111,9 @@ fn probe(arguments: Value) -> Result<Value> {
         let scratch = scratch_in(&dir)?;
         let store = Store::open(scratch.path(), Options::default())?;
         fill(&store, recipients)?;
-        let (next, drained) = (AtomicU64::new(0), AtomicU64::new(0));
         let (started, cpu) = (Instant::now(), own_cpu_seconds()?);
-        std::thread::scope(|scope| {
-            let caller = || scope.spawn(|| drain(&store, recipients, &next, &drained));
-            let callers: Vec<_> = (0..CALLERS).map(|_| caller()).collect();
-            let join = |caller: std::thread::ScopedJoinHandle<'_, Result<()>>| {
-                caller.join().map_err(|_| anyhow!("a caller panicked"))?
-            };
-            callers.into_iter().try_for_each(join)
-        })?;
+        let messages = drain(&store, recipients)?;
         let (seconds, cpu) = (started.elapsed().as_secs_f64(), own_cpu_seconds()? - cpu);
-        let messages = drained.into_inner();
         ensure!(messages == recipients * MESSAGES_EACH, "only {messages} messages were drained");
         let messages = messages as f64;
         Ok(Figures { messages_per_second: messages / seconds, cpu_us: cpu * 1e6 / messages })
@@ -144,17 +132,22 @@ fn fill(store: &Store, recipients: u64) -> Result<()> {
     Ok(())
 }
 
-fn drain(store: &Store, recipients: u64, next: &AtomicU64, drained: &AtomicU64) -> Result<()> {
-    loop {
-        let n = next.fetch_add(1, Ordering::Relaxed);
-        if n >= recipients {
-            return Ok(());
+fn drain(store: &Store, recipients: u64) -> Result<u64> {
+    let mut drained = 0;
+    for first in (0..recipients).step_by(TOGETHER as usize) {
+        let mut acks = Vec::with_capacity(TOGETHER as usize);
+        let mut fetched = 0;
+        for n in first..(first + TOGETHER).min(recipients) {
+            let device = device(n);
+            let page = store.fetch(&device, 0, PAGE)?;
+            let up_to_seq = page.messages.last().map_or(0, |message| message.seq);
+            acks.push(Ack { device, epoch: 0, up_to_seq, seqs: Vec::new() });
+            fetched += page.messages.len() as u64;
         }
-        let device = device(n);
-        let page = store.fetch(&device, 0, PAGE)?;
-        let last = page.messages.last().map_or(0, |message| message.seq);
-        let acked = store.ack(&device, last)?;
-        ensure!(acked.removed as usize == page.messages.len(), "an ack removed too few");
-        drained.fetch_add(page.messages.len() as u64, Ordering::Relaxed);
+        let removed: u64 =
+            store.ack_batch(&acks)?.iter().map(|acked| u64::from(acked.removed)).sum();
+        ensure!(fetched == removed, "acks removed {removed} of {fetched} messages");
+        drained += fetched;
     }
+    Ok(drained)
 }

@@ -195,7 +195,7 @@ fn refusal(command: &Command, status: Status) -> Reply {
         }
         Command::Sweep(_) => Reply::Swept(Swept { status, sessions: 0, next_cursor: None }),
         Command::Enqueue(_) => Reply::Enqueued(Enqueued::refused(status)),
-        Command::Ack(_) => Reply::Acked(Acked { status, ack_floor: 0, removed: 0 }),
+        Command::Ack(_) => Reply::Acked(Acked::refused(status)),
         Command::Purge(_) => Reply::Purged(Purged { status, messages: 0, bytes: 0 }),
         Command::RegisterGateway(_) => {
             Reply::Registered(Registered { status, gateway_id: 0, incarnation: 0 })

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::{AT_ONCE, CALLERS, MESSAGES_EACH};
+use super::{AT_ONCE, MESSAGES_EACH, TOGETHER};
 use crate::{
     peers::durable::{Message, Queue, Taken},
     run::Run,
@@ -18,9 +18,9 @@ pub(super) fn drain<Q: Queue>(run: &Run, recipients: u64) -> Result<f64> {
     fill(&queue, recipients)?;
     let started = Instant::now();
     let mut messages = 0;
-    for first in (0..recipients).step_by(CALLERS as usize) {
+    for first in (0..recipients).step_by(TOGETHER as usize) {
         let mut taken: Vec<Taken> = Vec::new();
-        for n in first..(first + CALLERS).min(recipients) {
+        for n in first..(first + TOGETHER).min(recipients) {
             queue.fetch(&user(n), &mut taken)?;
         }
         queue.ack(&taken)?;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-use super::{AT_ONCE, CALLERS, MESSAGES_EACH};
+use super::{AT_ONCE, MESSAGES_EACH, TOGETHER};
 use crate::{
     peers::redis::{Client, Redis, Value},
     run::Run,
@@ -16,13 +16,13 @@ pub(super) fn drain(run: &Run, recipients: u64) -> Result<Option<f64>> {
     let scratch = run.scratch()?;
     let options = ["--appendonly", "yes", "--appendfsync", "always"];
     let Some(server) = Redis::start(scratch.path(), &options)? else { return Ok(None) };
-    let mut clients: Vec<Client> = (0..CALLERS).map(|_| server.client()).collect::<Result<_>>()?;
+    let mut clients: Vec<Client> = (0..TOGETHER).map(|_| server.client()).collect::<Result<_>>()?;
     fill(&mut clients[0], recipients)?;
     let started = Instant::now();
     let mut messages = 0;
-    for first in (0..recipients).step_by(CALLERS as usize) {
+    for first in (0..recipients).step_by(TOGETHER as usize) {
         let streams: Vec<Vec<u8>> =
-            (first..(first + CALLERS).min(recipients)).map(stream).collect();
+            (first..(first + TOGETHER).min(recipients)).map(stream).collect();
         messages += drain_streams(&mut clients, &streams)?;
     }
     ensure!(messages == recipients * MESSAGES_EACH, "Redis gave {messages} messages");

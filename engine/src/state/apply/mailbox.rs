@@ -67,10 +67,10 @@ impl State {
             let Some(device) = user.device_mut(command.device.device) else {
                 // Nothing waits; only a session could have had the epoch.
                 let status = if command.epoch == 0 { Status::Ok } else { Status::Fenced };
-                return Acked { status, ack_floor: 0, removed: 0 };
+                return Acked::refused(status);
             };
             if command.epoch != 0 && device.session.is_none_or(|s| s.epoch != command.epoch) {
-                return Acked { status: Status::Fenced, ack_floor: 0, removed: 0 };
+                return Acked::refused(Status::Fenced);
             }
             let mailbox = &mut device.mailbox;
             mailbox.drop_expired(context.now_ms);
