@@ -27,6 +27,7 @@ mod founding;
 mod gauges;
 mod leases;
 pub mod limits;
+mod locate;
 mod mailbox;
 mod operating;
 mod page;

@@ -1,20 +1,12 @@
 //! `SessionService`: the directory of live connections.
 
-use std::{
-    collections::BTreeSet,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{pin::Pin, sync::Arc};
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
+use futures::Stream;
 use switchboard_api::{
     limits as contract,
     v1::{
-        self, ItemStatus, Read, forwarded_answer::Answer, forwarded_call::Call,
+        self, ItemStatus, forwarded_answer::Answer, forwarded_call::Call,
         session_service_server::SessionService,
     },
     validate,
@@ -22,7 +14,6 @@ use switchboard_api::{
 use switchboard_engine::{
     Claim, Claimed, Command, GatewayInfo, GatewayKind, Release, Reply, Unregister,
 };
-use switchboard_raft::{BarrierError, Consistency, shard_of};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -281,41 +272,6 @@ impl Service {
         Ok(v1::UnregisterResponse { results: results.collect() })
     }
 
-    /// Looks users up: where this replica stands, or at the leaders of their shards.
-    async fn locate(&self, request: v1::LocateRequest) -> v1::LocateResponse {
-        if self.peers.is_alone() || request.read() == Read::Local {
-            return self.locate_here(request).await;
-        }
-        let read = request.read;
-        let staleness_ms = AtomicU64::new(0);
-        let wire = Wire {
-            call: |users: Vec<(i32, Bytes)>| {
-                let read = users.first().map_or(0, |(read, _)| *read);
-                let users = users.into_iter().map(|(_, user)| user).collect();
-                Call::Locate(v1::LocateRequest { users, read })
-            },
-            // A leader's answer is fresh: there is no staleness to pass on.
-            results: |answer| match answer {
-                Answer::Locate(response) => Some(response.results),
-                _ => None,
-            },
-            missing: refused,
-        };
-        let local = async |users: Vec<(i32, Bytes)>| {
-            let users = users.into_iter().map(|(_, user)| user).collect();
-            let response = self.locate_here(v1::LocateRequest { users, read }).await;
-            staleness_ms.store(response.staleness_ms, Ordering::Relaxed);
-            Ok(response.results)
-        };
-        let count = request.users.len();
-        let users = request.users.into_iter().map(|user| (read, user)).collect();
-        let results = self.routed(users, |(_, user)| user, wire, local).await;
-        v1::LocateResponse {
-            results: results.unwrap_or_else(|_| vec![refused(ItemStatus::Unavailable); count]),
-            staleness_ms: staleness_ms.into_inner(),
-        }
-    }
-
     fn claimed(&self, claimed: Claimed) -> v1::claim_response::Result {
         // A session of an incarnation that has ended is nobody's to be told.
         let is_live = |s: &switchboard_engine::Session| {
@@ -329,115 +285,4 @@ impl Service {
             backlog: claimed.backlog,
         }
     }
-
-    /// Answers a request whose number of users was checked, as well as this replica can.
-    pub(crate) async fn locate_here(&self, request: v1::LocateRequest) -> v1::LocateResponse {
-        let (unreadable, staleness_ms) = self.freshen(&request.users, request.read()).await;
-        let shards = u32::try_from(self.node.shards().len()).unwrap_or(0);
-        let results = self.node.meta().shard().meta(|meta| {
-            let locate = |user: &Bytes| {
-                if let Err(fault) = validate::user(user) {
-                    return refused(fault.status());
-                }
-                if shards == 0 || unreadable.contains(&shard_of(user, shards)) {
-                    return refused(ItemStatus::Unavailable);
-                }
-                let Some(group) = self.node.shard_for(user) else {
-                    return refused(ItemStatus::Unavailable);
-                };
-                let located = group.shard().locate(user);
-                let live = located
-                    .sessions
-                    .into_iter()
-                    .filter(|s| !meta.has_ended(s.gateway_id, s.incarnation));
-                v1::locate_response::Result {
-                    status: ItemStatus::Ok.into(),
-                    sessions: live.map(convert::session_info).collect(),
-                    devices: located.devices.into_iter().map(u32::from).collect(),
-                }
-            };
-            request.users.iter().map(locate).collect()
-        });
-        v1::LocateResponse { results, staleness_ms }
-    }
-
-    /// Makes the shards of these users as fresh as asked for. The answer names the shards that are
-    /// not, and how stale the others may be.
-    async fn freshen(&self, users: &[Bytes], read: Read) -> (BTreeSet<u32>, u64) {
-        let consistency = match read {
-            Read::Local => Consistency::Local,
-            Read::Lease => Consistency::Lease,
-            Read::Linearizable => Consistency::Linearizable,
-        };
-        let shards = self.node.shards();
-        let count = u32::try_from(shards.len()).unwrap_or(0);
-        if count == 0 {
-            return (BTreeSet::new(), 0);
-        }
-        let touched: BTreeSet<u32> = users.iter().map(|user| shard_of(user, count)).collect();
-        let mut checks: FuturesUnordered<_> = touched
-            .into_iter()
-            .filter_map(|shard| Some((shard, shards.get(shard as usize)?)))
-            .map(async |(shard, group)| (shard, group.barrier(consistency).await))
-            .collect();
-        let (mut unreadable, mut staleness_ms) = (BTreeSet::new(), 0);
-        while let Some((shard, passed)) = checks.next().await {
-            match passed {
-                Ok(staleness) => staleness_ms = staleness_ms.max(staleness.ms.unwrap_or(u64::MAX)),
-                Err(
-                    BarrierError::NotLeader { .. } | BarrierError::NoQuorum | BarrierError::Stopped,
-                ) => {
-                    unreadable.insert(shard);
-                }
-            }
-        }
-        (unreadable, staleness_ms)
-    }
-
-    async fn serve_locates(
-        self: Arc<Self>,
-        mut requests: Streaming<v1::LocateStreamRequest>,
-        answers: mpsc::Sender<Result<v1::LocateStreamResponse, Status>>,
-    ) {
-        let token = self.shutdown.token();
-        loop {
-            let request = tokio::select! {
-                () = token.cancelled() => {
-                    // The reader may be gone already.
-                    let _ = answers.send(Err(errors::stopping())).await;
-                    return;
-                }
-                request = requests.message() => request,
-            };
-            let v1::LocateStreamRequest { id, request } = match request {
-                Ok(Some(request)) => request,
-                Ok(None) => return,
-                Err(error) => {
-                    // The reader may be gone already.
-                    let _ = answers.send(Err(errors::unreadable_request(error))).await;
-                    return;
-                }
-            };
-            let request = request.unwrap_or_default();
-            let response = match check_batch(&request, request.users.len()) {
-                Ok(()) => self.locate(request).await,
-                // A stream carries many callers' requests: one that breaks a limit fails alone.
-                Err(_) => v1::LocateResponse {
-                    results: vec![refused(ItemStatus::Invalid); request.users.len()],
-                    staleness_ms: 0,
-                },
-            };
-            if answers
-                .send(Ok(v1::LocateStreamResponse { id, response: Some(response) }))
-                .await
-                .is_err()
-            {
-                return;
-            }
-        }
-    }
-}
-
-fn refused(status: ItemStatus) -> v1::locate_response::Result {
-    v1::locate_response::Result { status: status.into(), ..Default::default() }
 }
