@@ -170,7 +170,7 @@ pub(crate) fn write_header(sections: &mut SectionWriter<'_>, header: &Header) ->
     sections.section(HEADER, &bytes)
 }
 
-/// Writes how many users there are, so that a load can make room for them at once.
+/// Writes how many users there are, so that a load can tell that it has all of them.
 pub(crate) fn write_counts(sections: &mut SectionWriter<'_>, users: u64) -> io::Result<()> {
     let mut bytes = BytesMut::new();
     encode_counts(&mut bytes, users);

@@ -39,8 +39,8 @@ pub(crate) use dedup::{
     encode_dedup, encode_ids, encode_index,
 };
 pub(crate) use encode::{
-    Expected, decode_counts, decode_meta, each_user, encode_counts, encode_meta, encode_user,
-    put_place,
+    Described, Expected, decode_counts, decode_meta, each_user, encode_counts, encode_meta,
+    encode_user, put_place,
 };
 pub(crate) use header::Header;
 pub(crate) use live::Live;
@@ -55,7 +55,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-pub(crate) use map::{Answer, Region};
+pub(crate) use map::{Answer, Filling, Region};
 
 use map::UserMap;
 

@@ -12,8 +12,8 @@ use crate::{
     limits::LOAD_THREADS_MAX,
     sections::{Found, SectionIndex},
     state::{
-        Dedup, Expected, Header, Live, MetaState, Remembered, State, decode_counts, decode_dedup,
-        decode_index, decode_meta, each_user,
+        Dedup, Described, Expected, Filling, Header, Live, MetaState, Remembered, State,
+        decode_counts, decode_dedup, decode_index, decode_meta, each_user,
     },
 };
 
@@ -98,11 +98,7 @@ pub(super) fn load(
         let (at, payload) = (section.at as u64, index.payload(section)?);
         let content = |source| LoadError::Content { at, source };
         match section.kind {
-            COUNTS if counted.is_none() => {
-                let count = decode_counts(payload).map_err(content)?;
-                state.reserve_users(count.min(most_users(&users)));
-                counted = Some(count);
-            }
+            COUNTS if counted.is_none() => counted = Some(decode_counts(payload).map_err(content)?),
             DEDUP_INDEX if remembered.is_none() => {
                 remembered = Some(decode_index(payload).map_err(content)?);
             }
@@ -129,11 +125,6 @@ pub(super) fn load(
     Ok((loading.finish(group, end, remembered)?, live))
 }
 
-/// More users than these sections can hold: each has a name of one byte at least, its length and a form.
-fn most_users(sections: &[Found]) -> u64 {
-    sections.iter().map(Found::len).sum::<u64>() / 3
-}
-
 fn load_users(index: &SectionIndex, users: &[Found], state: &State) -> Result<Live, LoadError> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.min(LOAD_THREADS_MAX).min(users.len()).max(1);
@@ -141,9 +132,13 @@ fn load_users(index: &SectionIndex, users: &[Found], state: &State) -> Result<Li
     let shares = users.chunks(users.len().div_ceil(threads).max(1));
     thread::scope(|scope| {
         let load = |share: &[Found]| -> Result<Live, LoadError> {
-            let mut live = Live::default();
-            share.iter().try_for_each(|section| load_section(index, section, state, &mut live))?;
-            Ok(live)
+            let (mut live, mut filling) = (Live::default(), state.fill());
+            for section in share {
+                load_section(index, section, state, &mut filling, &mut live)?;
+            }
+            let at = share.last().map_or(0, |last| last.at as u64);
+            let order = LoadError::Order { at, reason: "a user stands in it twice" };
+            if filling.finish() { Ok(live) } else { Err(order) }
         };
         let mut working = Vec::new();
         let mut shares = shares;
@@ -164,18 +159,17 @@ fn load_section(
     index: &SectionIndex,
     section: &Found,
     state: &State,
+    filling: &mut Filling<'_>,
     live: &mut Live,
 ) -> Result<(), LoadError> {
     let at = section.at as u64;
     let expected = Expected { with_places: true, last_position: state.header().last_position() };
-    let mut is_twice = false;
-    let decoded = each_user(&index.payload(section)?, expected, |name, user| {
-        live.count_user(&user);
-        is_twice |= !state.restore_user(name, user);
+    let decoded = each_user(&index.payload(section)?, expected, |name, user| match user {
+        Described::Online(session) => filling.session(name, session),
+        Described::Other(user) => {
+            live.count_user(&user);
+            filling.user(name, user);
+        }
     });
-    decoded.map_err(|source| LoadError::Content { at, source })?;
-    if is_twice {
-        return Err(LoadError::Order { at, reason: "a user stands in it twice" });
-    }
-    Ok(())
+    decoded.map_err(|source| LoadError::Content { at, source })
 }

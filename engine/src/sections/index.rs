@@ -66,11 +66,6 @@ impl SectionIndex {
 }
 
 impl Found {
-    /// Bytes of the payload.
-    pub(crate) fn len(&self) -> u64 {
-        u64::from(self.len)
-    }
-
     fn read(bytes: &Bytes, at: usize) -> Result<Self, SectionError> {
         let rest = bytes.get(at..).unwrap_or(&[]);
         let head = rest.first_chunk::<HEAD_BYTES>().ok_or(cut_off(at))?;

@@ -215,7 +215,7 @@ impl Placing {
         let expected = Expected { with_places: false, last_position: header.last_position() };
         let mut users = Vec::new();
         let read = each_user(payload, expected, |name, user| {
-            users.push((Bytes::copy_from_slice(name), user));
+            users.push((Bytes::copy_from_slice(name), user.into_user()));
         });
         read.map_err(|source| LoadError::Content { at, source })?;
         let now_ms = header.log_time_ms;

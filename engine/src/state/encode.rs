@@ -27,6 +27,8 @@ const SEEN: u8 = 8;
 /// Not the primary device alone: a count follows, then number and form of each device.
 const SEVERAL: u8 = 0x80;
 
+/// Bytes of a session.
+const SESSION_BYTES: usize = 4 * 8 + 4;
 /// Bytes of a message's place.
 const PLACE_BYTES: usize = 8;
 
@@ -129,24 +131,61 @@ pub(crate) struct Expected {
     pub(crate) last_position: u64,
 }
 
+/// A user as a file has it.
+#[derive(Debug)]
+pub(crate) enum Described {
+    /// The usual one: a session of the primary device, last seen when it began, and nothing else.
+    Online(SessionRecord),
+    /// Any other.
+    Other(User),
+}
+
+impl Described {
+    pub(crate) fn into_user(self) -> User {
+        match self {
+            Self::Online(session) => User::of_session(session),
+            Self::Other(user) => user,
+        }
+    }
+}
+
 /// Reads users until the bytes end, and hands out each.
 pub(crate) fn each_user(
     bytes: &Bytes,
     expected: Expected,
-    mut each: impl FnMut(&[u8], User),
+    mut each: impl FnMut(&[u8], Described),
 ) -> Result<(), DecodeError> {
     let mut reader = Reader::new(bytes.clone());
     while reader.left() > 0 {
         let name = reader.short_range()?;
-        let user = decode_user(&mut reader, expected)?;
+        let user = match reader.u8()? {
+            SESSION => Described::Online(decode_session(&mut reader, expected)?),
+            form => Described::Other(decode_user(&mut reader, form, expected)?),
+        };
         each(bytes.get(name).unwrap_or(&[]), user);
     }
     Ok(())
 }
 
-fn decode_user(reader: &mut Reader, expected: Expected) -> Result<User, DecodeError> {
+fn decode_session(reader: &mut Reader, expected: Expected) -> Result<SessionRecord, DecodeError> {
+    let bytes: [u8; SESSION_BYTES] = reader.array()?;
+    let (words, gateway) = bytes.as_chunks::<8>();
+    let word = |at: usize| words.get(at).map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let session = SessionRecord {
+        epoch: word(0),
+        connection_id: word(1),
+        connected_at_ms: word(2),
+        incarnation: word(3),
+        gateway_id: gateway.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)),
+    };
+    if session.epoch > expected.last_position {
+        return Err(DecodeError::Range { what: "epoch", at: reader.at() });
+    }
+    Ok(session)
+}
+
+fn decode_user(reader: &mut Reader, form: u8, expected: Expected) -> Result<User, DecodeError> {
     let mut devices = SmallVec::new();
-    let form = reader.u8()?;
     if form == SEVERAL {
         for _ in 0..reader.count(2 + 1)? {
             let number = reader.u16()?;
@@ -172,16 +211,7 @@ fn decode_device(
     }
     let mut device = Device::new(number);
     if form & SESSION != 0 {
-        let session = SessionRecord {
-            epoch: reader.u64()?,
-            connection_id: reader.u64()?,
-            connected_at_ms: reader.u64()?,
-            incarnation: reader.u64()?,
-            gateway_id: reader.u32()?,
-        };
-        if session.epoch > expected.last_position {
-            return Err(DecodeError::Range { what: "epoch", at: reader.at() });
-        }
+        let session = decode_session(reader, expected)?;
         device.last_seen_ms = session.connected_at_ms;
         device.session = Some(session);
     }

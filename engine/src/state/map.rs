@@ -16,6 +16,7 @@
 mod arena;
 mod bucket;
 mod gateways;
+mod load;
 mod memory;
 mod outside;
 mod region;
@@ -30,6 +31,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub(crate) use bucket::Bucket;
 use bucket::Kept;
+pub(crate) use load::Filling;
 pub(crate) use region::{Answer, Region};
 
 use super::{snapshot::Snapshots, user::User};
@@ -127,14 +129,6 @@ impl UserMap {
         look: impl FnOnce(&mut Bucket<'_>) -> R,
     ) -> Option<R> {
         (index < USER_BUCKETS).then(|| self.with(index, look))
-    }
-
-    /// Makes room for users that are about to be added.
-    pub(crate) fn reserve(&self, users: usize) {
-        for index in 0..USER_BUCKETS {
-            // Without it the table grows as it always does.
-            let _ = self.region.table(index).reserve(users / USER_BUCKETS);
-        }
     }
 
     /// Adds a user as a file describes it; false when it is there already.

@@ -145,9 +145,9 @@ impl Message {
         }
     }
 
-    /// The message before it when it was enqueued; 0: the mailbox was empty. One that lies more than
-    /// a whole generation of positions back, which only a mailbox that waited through several restores
-    /// can have, is given as nearer than it was: a push then does not fit, and the gateway fetches.
+    /// The message before it when it was enqueued; 0: the mailbox was empty. One that lies further back
+    /// than a generation of positions is wide, which takes a mailbox that waited through a restore, is
+    /// given as nearer than it was: a push then does not fit, and the gateway fetches.
     pub(crate) fn prev_seq(&self) -> u64 {
         match self.link & DISTANCE_MAX {
             0 => 0,

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Message, Place, State, dedup::Dedup, meta::MetaState, user::User};
+use super::{Filling, Message, Place, State, dedup::Dedup, meta::MetaState, user::User};
 
 impl State {
-    /// Makes room for as many users as are about to be added.
-    pub(crate) fn reserve_users(&self, users: u64) {
-        self.users.reserve(usize::try_from(users).unwrap_or(0));
+    /// Begins to add users as a file has them, bucket by bucket.
+    pub(crate) fn fill(&self) -> Filling<'_> {
+        self.users.fill()
     }
 
     /// Adds a user as a file describes it; false when it is there already. By any number of threads.

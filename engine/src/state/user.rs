@@ -116,6 +116,14 @@ impl User {
         (ascending && named && !devices.is_empty()).then_some(Self { devices })
     }
 
+    /// One whose primary device is connected, and of whom nothing else is known.
+    pub(super) fn of_session(session: SessionRecord) -> Self {
+        let mut device = Device::new(PRIMARY_DEVICE);
+        device.last_seen_ms = session.connected_at_ms;
+        device.session = Some(session);
+        Self::of_device(device)
+    }
+
     pub(super) fn of_device(device: Device) -> Self {
         Self { devices: SmallVec::from_buf([device]) }
     }

@@ -31,11 +31,11 @@ use crate::{
 /// What a bucket keeps besides its slots.
 #[derive(Debug)]
 pub(super) struct Kept {
-    slots: usize,
+    pub(super) slots: usize,
     mailboxes: Places<Mailbox>,
     longs: Places<Long>,
-    strays: HashMap<Bytes, User, FixedState>,
-    totals: Totals,
+    pub(super) strays: HashMap<Bytes, User, FixedState>,
+    pub(super) totals: Totals,
     /// Lower bound of the earliest expiry in the bucket.
     next_expiry_ms: u64,
 }
@@ -184,7 +184,7 @@ impl Bucket<'_> {
     }
 
     /// The user in a slot, with its mailbox, whose place stays reserved.
-    fn take_user(&mut self, slot: &Slot) -> User {
+    pub(super) fn take_user(&mut self, slot: &Slot) -> User {
         let session = slot.session.and_then(|(number, epoch, connection_id)| {
             let (gateway_id, incarnation) = self.region.gateways.life(number)?;
             let connected_at_ms = slot.time_ms;
@@ -231,7 +231,7 @@ impl Bucket<'_> {
     }
 
     /// Frees what a slot refers to.
-    fn release(&mut self, slot: &Slot) {
+    pub(super) fn release(&mut self, slot: &Slot) {
         if let Some((number, ..)) = slot.session {
             self.region.gateways.give(number);
         }

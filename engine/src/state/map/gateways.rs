@@ -77,6 +77,13 @@ impl Gateways {
         Some(number)
     }
 
+    /// So many sessions more have a number that one has already.
+    pub(super) fn take_more(&self, number: u32, sessions: u32) {
+        if let Some(uses) = self.known.lock().uses.get_mut(number as usize) {
+            *uses += sessions;
+        }
+    }
+
     /// One session less has this number.
     pub(super) fn give(&self, number: u32) {
         let Some(life) = self.life(number) else { return };

@@ -287,15 +287,6 @@ impl<'a> Table<'a> {
         Err(Full)
     }
 
-    /// Makes room for so many users at once.
-    pub(super) fn reserve(self, users: usize) -> Result<(), Full> {
-        if self.shape().has_room_for(users) {
-            return Ok(());
-        }
-        // Buckets differ by some hundredths.
-        self.resize(users * FILL_OF / FILL * 17 / 16)
-    }
-
     /// Moves those from the key's place on by one, up to the first gap, and puts it there.
     fn try_insert(self, key: &Key, values: [u64; SLOT_WORDS]) -> bool {
         let shape = self.shape();
@@ -354,12 +345,28 @@ impl<'a> Table<'a> {
 
     /// Copies the table into one of at least so many slots.
     fn resize(self, slots: usize) -> Result<(), Full> {
-        let (old, new) = (self.shape(), Shape::with_slots(slots).ok_or(Full)?);
+        let new = Shape::with_slots(slots).ok_or(Full)?;
+        self.rebuild(new, self.used().map(|(_, words)| slot::load(words)))
+    }
+
+    /// Makes the table one of these slots, in order, with room for a few more. It is empty before.
+    pub(super) fn fill(self, slots: &[[u64; SLOT_WORDS]]) -> Result<(), Full> {
+        let new = Shape::with_slots(slots.len() + slots.len() / 5 + 1).ok_or(Full)?;
+        self.rebuild(new, slots.iter().copied())
+    }
+
+    /// Makes the table one of these slots, in order.
+    fn rebuild(
+        self,
+        new: Shape,
+        slots: impl Iterator<Item = [u64; SLOT_WORDS]>,
+    ) -> Result<(), Full> {
+        let old = self.shape();
         let mut blocks = Vec::with_capacity(new.blocks);
         for _ in 0..new.blocks {
             blocks.extend(self.arena.take(new.size));
         }
-        if blocks.len() < new.blocks || !self.copy_into(new, &blocks) {
+        if blocks.len() < new.blocks || !self.copy_into(new, &blocks, slots) {
             blocks.into_iter().for_each(|block| self.arena.give(new.size, block));
             return Err(Full);
         }
@@ -376,9 +383,14 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    /// Writes all slots to where they are at home in the new blocks, and zeros between. False if they
-    /// do not fit, because too many have nearly the same order.
-    fn copy_into(self, new: Shape, blocks: &[u32]) -> bool {
+    /// Writes slots to where they are at home in the new blocks, and zeros between. False if they do
+    /// not fit, because too many have nearly the same order.
+    fn copy_into(
+        self,
+        new: Shape,
+        blocks: &[u32],
+        slots: impl Iterator<Item = [u64; SLOT_WORDS]>,
+    ) -> bool {
         let to = |at: usize| -> Option<&'a SlotWords> {
             let words = self.arena.words_from(*blocks.get(at / new.size.slots())?)?;
             words.get(at % new.size.slots() * SLOT_WORDS..)?.first_chunk()
@@ -395,8 +407,7 @@ impl<'a> Table<'a> {
             }
             Some(())
         };
-        for (_, words) in self.used() {
-            let values = slot::load(words);
+        for values in slots {
             if put(Some(values), new.home_of(order_of(values[0]))).is_none() {
                 return false;
             }
