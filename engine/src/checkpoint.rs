@@ -148,6 +148,11 @@ impl Checkpoints {
         loading::load(&SectionIndex::new(map, ENVELOPE)?, self.group, id_files)
     }
 
+    /// Removes what a checkpoint that failed has left; the next one would do that as well.
+    pub(crate) fn remove_unfinished(&self) {
+        let _ = self.files.remove(&self.dir.join(format!("{}{TEMPORARY}", self.group)));
+    }
+
     /// Makes the names of checkpoints durable. A process that was killed may have named one without
     /// syncing that: it is seen, and what only an older one names must stay until it cannot vanish.
     pub(crate) fn secure(&self) -> io::Result<()> {

@@ -114,6 +114,7 @@ impl Store {
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, StoreOpenError> {
         let dir = dir.as_ref();
         let Options { rules, log, checkpoint_bytes, clock, files } = options;
+        let reserve_bytes = log.reserve_bytes;
         let log = Log::open(Arc::clone(&files), dir, log)?;
         let known = log.group_state(GROUP);
         // Nobody else writes this log: what is durable is committed, also what a crash left
@@ -124,7 +125,7 @@ impl Store {
         let shard_options = ShardOptions { purge_after_checkpoint: true };
         let shard = Shard::open(log.clone(), Arc::clone(&files), dir, GROUP, shard_options)?;
         let last = known.last.max(shard.applied());
-        let commits = Commits::new(log, last, Arc::clone(&clock), checkpoint_bytes);
+        let commits = Commits::new(log, last, Arc::clone(&clock), checkpoint_bytes, reserve_bytes);
         let store = Self { shard, commits, clock };
         if !store.shard.is_initialized() {
             let mut dedup_key = [0; 16];
@@ -138,6 +139,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Refuses what takes space while less than the log's reserve is free.
+    fn check_space(&self) -> Result<(), StoreError> {
+        Ok(self.commits.check_space()?)
+    }
+
     /// Connects a device to connection `connection` of gateway `gateway` (numbers that mean something
     /// to the caller). The newest claim wins.
     pub fn claim(
@@ -146,6 +152,7 @@ impl Store {
         gateway: u32,
         connection: u64,
     ) -> Result<Claimed, StoreError> {
+        self.check_space()?;
         let command = Command::Claim(Claim {
             device: device.clone(),
             gateway_id: gateway,
@@ -177,6 +184,7 @@ impl Store {
 
     /// Stores messages, durable when it returns. One answer each, in order: a refused item fails alone.
     pub fn enqueue(&self, items: &[Enqueue]) -> Result<Vec<Enqueued>, StoreError> {
+        self.check_space()?;
         let commands = items.iter().cloned().map(Command::Enqueue);
         self.many(commands.collect(), Enqueued::refused, |reply| match reply {
             Reply::Enqueued(enqueued) => Ok(enqueued),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use switchboard_engine::{
     Ack, DeviceId, Enqueue, ManualClock, MessageKind, Options, Rules, Status, Store, StoreError,
     fs::sim::SimFiles,
-    log::{LogOptions, WriterMode},
+    log::{AppendError, LogOptions, WriterMode},
 };
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -224,4 +224,49 @@ fn work(
         }
     }
     true
+}
+
+/// What takes space is refused in time; what makes room is not, and then it goes on by itself.
+#[test]
+fn a_full_disk_refuses_messages_and_takes_acks_until_there_is_space_again() {
+    let (files, clock) = (SimFiles::new(6), Arc::new(ManualClock::at_unix_ms(START_MS)));
+    files.set_capacity(Some(2 << 20));
+    let mut options = options(&files, &clock);
+    options.log.reserve_bytes = 768 * 1024;
+    options.log.writer = WriterMode::Stepped;
+    options.checkpoint_bytes = 256 * 1024;
+    let store = Store::open(Path::new("/store"), options.clone()).expect("open");
+    let devices: Vec<DeviceId> = (0..4).map(|n| DeviceId::new(format!("user{n}"), 1)).collect();
+    let mut number = 0;
+    for _ in 0..5 {
+        let refused = loop {
+            let item = message(number, &devices[number as usize % 4], &[number as u8; 3_000]);
+            match store.enqueue(&[item]) {
+                Ok(_) => number += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(is_disk_full(&refused), "{refused}");
+        assert!(is_disk_full(&store.claim(&devices[0], 1, 1).expect_err("as full for claims")));
+        let waiting: usize = devices.iter().map(|device| bodies(&store, device).len()).sum();
+        assert_eq!(store.stats().messages, waiting as u64);
+        store.ack(&devices[0], u64::MAX).expect("acks go on");
+        store.purge(&devices[1], "full").expect("purges go on");
+        store.checkpoint().expect("the reserve has room for it");
+        // Only now is it known how little is left in the files of old messages.
+        store.ack(&devices[2], u64::MAX).expect("acks go on");
+        store.checkpoint().expect("the reserve has room for it");
+        store.enqueue(&[message(1_000_000 + number, &devices[3], b"on")]).expect("space again");
+        store.purge(&devices[3], "next round").expect("purge");
+    }
+    assert!(number > 400, "{number} messages in all");
+    store.enqueue(&[message(2_000_000, &devices[0], b"kept")]).expect("enqueue");
+    drop(store);
+    files.power_cut();
+    let store = Store::open(Path::new("/store"), options).expect("reopen");
+    assert_eq!(bodies(&store, &devices[0]), [Bytes::from_static(b"kept")]);
+}
+
+fn is_disk_full(error: &StoreError) -> bool {
+    matches!(error, StoreError::Append(AppendError::DiskFull { .. }))
 }

@@ -138,7 +138,7 @@ pub enum AppendError {
     )]
     DiskFull {
         /// Bytes that must be free for entries to be taken again: a segment, and the part of the
-        /// reserve that segments must leave.
+        /// reserve that segments must leave; for messages and claims of a store, the whole reserve.
         needed_bytes: u64,
         /// Bytes free when that was found.
         free_bytes: u64,

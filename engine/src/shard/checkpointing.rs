@@ -40,7 +40,8 @@ impl Shard {
             self.log.append_wait(vec![Record::Purge { group: self.group, upto: at }])?;
         }
         let rewritten = self.files_to_rewrite()?;
-        let written = self.write_checkpoint(&snapshot, at, rewritten, false)?;
+        let written = self.write_checkpoint(&snapshot, at, rewritten, false);
+        let written = written.inspect_err(|_| self.clear_away(at.index))?;
         let membership = snapshot.header.membership.clone();
         drop(snapshot);
         let state = self.state();
@@ -73,6 +74,16 @@ impl Shard {
         })?;
         self.log.append_wait(vec![Record::Checkpoint { group: self.group, at }])?;
         Ok(written)
+    }
+
+    /// Gives back the space that an unfinished checkpoint took, as far as that goes. One that has got its
+    /// name may be found by the next start, so it keeps what it names.
+    fn clear_away(&self, index: u64) {
+        if self.checkpoints.indexes().is_ok_and(|found| !found.contains(&index)) {
+            self.checkpoints.remove_unfinished();
+            let _ = self.ids.remove_unused();
+            let _ = self.old.retain(&self.live.lock());
+        }
     }
 
     /// Old files of which less than half is live, and small ones once there are many. What is live was

@@ -124,6 +124,19 @@ pub enum CheckpointError {
     Log(#[from] AppendError),
 }
 
+impl CheckpointError {
+    /// Whether nothing but space was missing.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+        match self {
+            Self::Bodies(BodyError::Io { source, .. }) | Self::Write(source) => is_full(source),
+            Self::Log(AppendError::DiskFull { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Why a shard was not exported whole.
 #[derive(Debug, Error)]
 #[non_exhaustive]

@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -18,17 +18,22 @@ use parking_lot::{Condvar, Mutex};
 use super::{GROUP, StoreError};
 use crate::{
     Clock, Command, EntryBuilder, EntryPayload, LogId, PushError, Reply, Shard,
-    log::{AppendError, Log, Record},
+    log::{AppendError, Log, Record, Space, SpaceLevel},
 };
 
 /// Everything that is written by one process is written in one term.
 const TERM: u64 = 1;
+/// While space is short, a checkpoint is due after this part of the usual bytes of log.
+const SHORT_OF_SPACE_SHARE: u64 = 8;
 
 pub(super) struct Commits {
     log: Log,
     clock: Arc<dyn Clock>,
     checkpoint_bytes: u64,
+    reserve_bytes: u64,
     is_checkpointing: AtomicBool,
+    /// After a checkpoint that found no space: the bytes of log with which to try again.
+    not_before_bytes: AtomicU64,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -73,6 +78,7 @@ impl Commits {
         last: Option<LogId>,
         clock: Arc<dyn Clock>,
         checkpoint_bytes: u64,
+        reserve_bytes: u64,
     ) -> Self {
         let queue = Queue {
             waiting: VecDeque::new(),
@@ -86,7 +92,9 @@ impl Commits {
             log,
             clock,
             checkpoint_bytes,
+            reserve_bytes,
             is_checkpointing: AtomicBool::new(false),
+            not_before_bytes: AtomicU64::new(0),
             queue: Mutex::new(queue),
             changed: Condvar::new(),
         }
@@ -143,14 +151,37 @@ impl Commits {
 
     /// The call that finds the log long enough takes the checkpoint; others go on meanwhile.
     fn checkpoint_if_due(&self, shard: &Shard) -> Result<(), StoreError> {
-        let is_due = self.log.retained_bytes(GROUP) >= self.checkpoint_bytes;
+        let retained = self.log.retained_bytes(GROUP);
+        // Where space is short, it is the log that can be made shorter.
+        let share = self.checkpoint_bytes / SHORT_OF_SPACE_SHARE;
+        let is_due = retained >= self.not_before_bytes.load(Ordering::Acquire)
+            && (retained >= self.checkpoint_bytes
+                || (retained >= share && self.check_space().is_err()));
         if !is_due || self.is_checkpointing.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         let taken = shard.checkpoint();
+        // What the call wanted is done. One that found no space for a checkpoint leaves it to others.
+        let not_before = match &taken {
+            Err(error) if error.is_disk_full() => retained.saturating_add(share),
+            _ => 0,
+        };
+        self.not_before_bytes.store(not_before, Ordering::Release);
         self.is_checkpointing.store(false, Ordering::Release);
-        taken?;
-        Ok(())
+        match taken {
+            Err(error) if !error.is_disk_full() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses while less than the reserve is free: that is for what makes room.
+    pub(super) fn check_space(&self) -> Result<(), AppendError> {
+        let Space { free_bytes, level } = self.log.space();
+        let needed_bytes = self.reserve_bytes;
+        match level {
+            SpaceLevel::Ample => Ok(()),
+            _ => Err(AppendError::DiskFull { needed_bytes, free_bytes }),
+        }
     }
 }
 

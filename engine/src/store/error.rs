@@ -41,7 +41,9 @@ pub enum StoreError {
         /// Why.
         status: Status,
     },
-    /// The log did not take it. After [`AppendError::Poisoned`] the outcome is unknown.
+    /// The log did not take it. [`AppendError::DiskFull`]: messages and claims are refused while less
+    /// than the log's reserve is free, the rest when not even that is left; nothing changed, and it
+    /// goes on by itself once there is space. After [`AppendError::Poisoned`] the outcome is unknown.
     #[error(transparent)]
     Append(#[from] AppendError),
     /// The log holds what cannot be applied.
