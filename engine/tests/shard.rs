@@ -4,6 +4,8 @@
 mod bad_input;
 #[path = "shard/checkpoints.rs"]
 mod checkpoints;
+#[path = "shard/determinism.rs"]
+mod determinism;
 #[path = "shard/families.rs"]
 mod families;
 #[path = "shard/golden.rs"]
