@@ -10,6 +10,7 @@ verify: fmt-check clippy doc test
 
 fmt-check:
     cargo fmt --all --check
+    cargo fmt --manifest-path fuzz/Cargo.toml --check
 
 clippy:
     cargo clippy --workspace --all-targets -- -D warnings
@@ -20,10 +21,15 @@ doc:
 test:
     cargo test --workspace
 
+# Fuzz the engine: just fuzz --all 600, just fuzz log_recovery 60.
+fuzz *args:
+    scripts/fuzz {{args}}
+
 # Format, and apply what the lints suggest.
 fix:
     cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
     cargo fmt --all
+    cargo fmt --manifest-path fuzz/Cargo.toml
 
 # The whole messenger in one process.
 dev *args:
