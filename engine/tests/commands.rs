@@ -121,6 +121,14 @@ proptest! {
 }
 
 #[test]
+fn an_entry_without_commands_ends_after_its_head() {
+    let mut bytes = EntryBuilder::new(1).finish().to_vec();
+    assert!(EntryReader::new(bytes.clone().into()).is_ok());
+    bytes.push(0);
+    assert!(EntryReader::new(bytes.into()).is_err(), "a byte is left over");
+}
+
+#[test]
 fn version_one_is_these_bytes() {
     let bob = DeviceId::new("bob", 2);
     let commands = [

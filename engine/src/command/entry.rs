@@ -133,6 +133,10 @@ impl EntryReader {
         }
         let stamp_ms = reader.u64()?;
         let count = reader.u16()?;
+        if count == 0 {
+            // No command comes after which the end would be checked.
+            reader.finish()?;
+        }
         Ok(Self { reader, stamp_ms, count, left: count, failed: false })
     }
 
