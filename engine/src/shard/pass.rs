@@ -110,20 +110,21 @@ impl<'a> Pass<'a> {
         let mut shared = HashMap::<u64, Place, FixedState>::default();
         let mut places = Vec::new();
         for Waiting { at, message, is_shared } in waiting {
-            let place = match shared.get(&message.seq) {
-                Some(place) => *place,
-                None => {
-                    let place = self.place(message)?;
-                    self.live.count(place, message);
-                    if place != message.place() && place != Place::Gone {
-                        places.push((message.seq, place));
-                    }
-                    if *is_shared {
-                        shared.insert(message.seq, place);
-                    }
-                    place
-                }
+            let copy = shared.get(&message.seq).copied();
+            // A copy that stays may lie elsewhere: an import writes a record for each.
+            let place = match copy {
+                Some(place) if self.is_moved(message) => place,
+                _ => self.place(message)?,
             };
+            if copy != Some(place) {
+                self.live.count(place, message);
+                if place != message.place() && place != Place::Gone {
+                    places.push((message.seq, place));
+                }
+                if *is_shared {
+                    shared.insert(message.seq, place);
+                }
+            }
             put_place(users, *at, place);
         }
         if !places.is_empty() {
@@ -133,17 +134,22 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
+    fn is_moved(&self, message: &Message) -> bool {
+        match message.place() {
+            _ if message.is_expired(self.now_ms) => false,
+            Place::Young { .. } => true,
+            Place::Old { file, .. } => self.rewritten.contains(&file),
+            Place::Gone => false,
+        }
+    }
+
     /// Where a message lies from now on; moves its body if it has to.
     fn place(&mut self, message: &Message) -> Result<Place, CheckpointError> {
         if message.is_expired(self.now_ms) {
             return Ok(Place::Gone);
         }
-        match message.place() {
-            Place::Gone => return Ok(Place::Gone),
-            Place::Old { file, .. } if !self.rewritten.contains(&file) => {
-                return Ok(message.place());
-            }
-            Place::Old { .. } | Place::Young { .. } => {}
+        if !self.is_moved(message) {
+            return Ok(message.place());
         }
         let pin = self.shard.pin(message)?;
         let record = self.shard.record(message, &pin)?;

@@ -21,13 +21,13 @@ impl Live {
         }
     }
 
-    /// Counts the records of all that waits for a user. Messages of one seq are copies for several of
-    /// its devices, and have one record.
+    /// Counts the records of all that waits for a user, each once: copies of a message for several of its
+    /// devices may share one.
     pub(crate) fn count_user(&mut self, user: &User) {
-        let mut seen = HashSet::<u64, FixedState>::default();
+        let mut seen = HashSet::<Place, FixedState>::default();
         let is_shared = user.devices().len() > 1;
         for message in user.devices().iter().flat_map(|device| device.mailbox.iter()) {
-            if !is_shared || seen.insert(message.seq) {
+            if !is_shared || seen.insert(message.place()) {
                 self.count(message.place(), message);
             }
         }

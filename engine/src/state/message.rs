@@ -33,7 +33,7 @@ const _: () = {
 };
 
 /// Where a message record lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     /// In the payload of the log entry with this index.
     Young {

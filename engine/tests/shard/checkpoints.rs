@@ -251,6 +251,33 @@ fn positions_from_after_the_last_entry_are_refused() {
     to.shard.import(&mut &with_right_crcs(export)[..]).expect("as it was");
 }
 
+/// An import writes a record for each copy, and where one file ends and the next begins they part.
+#[test]
+fn copies_that_an_import_puts_into_different_files_all_stay() {
+    let from = Replica::new(44, purging());
+    let mut driver = Driver::begin(&[&from], Rules::default());
+    driver.one(&[&from], claim(&device("bob", 2), 1));
+    let seq = enqueued(driver.one(&[&from], enqueue("bob", 0, 1, "to both"))).stored[0].seq;
+    let mut export = Vec::new();
+    from.shard.export(&mut export).expect("export");
+    let is_copy = |at: &usize| export[*at..at + 8] == seq.to_le_bytes();
+    let second = (0..export.len() - 8).filter(is_copy).nth(1).expect("two copies");
+    // Another day of expiry is another file.
+    let expires_at = second + 16..second + 24;
+    let day_later = u64::from_le_bytes(export[expires_at.clone()].try_into().expect("eight"))
+        + 24 * 60 * 60 * 1000;
+    export[expires_at].copy_from_slice(&day_later.to_le_bytes());
+
+    let mut to = Replica::new(45, purging());
+    to.shard.import(&mut &with_right_crcs(export)[..]).expect("import");
+    for _ in 0..2 {
+        for number in 1..=2 {
+            assert_eq!(to.fetch(&device("bob", number)).messages.len(), 1, "device {number}");
+        }
+        to = to.reopened();
+    }
+}
+
 #[test]
 fn one_long_lived_message_pins_no_part_of_the_log() {
     let replica = Replica::new(44, purging());
