@@ -1,4 +1,5 @@
-//! The embedded engine: sessions and mailboxes over an append log.
+#![doc = include_str!("../README.md")]
+//! # How it is built
 //!
 //! What goes in is a log of [`Command`]s, what comes out are [`Reply`]s; everything between is a pure
 //! function, so that two replicas that apply the same log hold the same state. The engine is
