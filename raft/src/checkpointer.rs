@@ -18,12 +18,14 @@ use std::sync::Arc;
 
 use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
+use switchboard_engine::log::Record;
 use switchboard_engine::{GroupId, LogId};
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking;
 use crate::group::Group;
 use crate::limits::{CHECKPOINT_LOOK_INTERVAL, CHECKPOINT_NOTE_WAIT_MAX};
+use crate::planted::{self, PlantedBug};
 use crate::types::{TypeConfig, to_engine};
 
 /// The bounds of a node's log.
@@ -160,6 +162,12 @@ pub(crate) async fn checkpoint(group: &Arc<Group>, purge_all: bool) -> Option<Pu
     let before = checkpoint_of(group);
     let shard = group.shard().clone();
     let started = tokio::time::Instant::now();
+    if planted::is(PlantedBug::PurgeBeforeCheckpoint)
+        && let Some(upto) = shard.applied()
+    {
+        group.log().append(vec![Record::Purge { group: group.id(), upto }], Box::new(|_| {}));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let at = match blocking::run(move || shard.checkpoint()).await {
         Ok(Ok(at)) => at,
         Ok(Err(error)) => {

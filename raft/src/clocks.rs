@@ -64,6 +64,14 @@ impl Clocks {
         Self { own, peers: Mutex::default(), off, alarms }
     }
 
+    /// Those of a node that has no others to know.
+    #[cfg(test)]
+    pub(crate) fn alone(own: Arc<dyn Clock>) -> Self {
+        let clocks = Self::new(own);
+        clocks.set_peers(&BTreeSet::new());
+        clocks
+    }
+
     /// The own clock.
     pub(crate) fn own(&self) -> &dyn Clock {
         &*self.own

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use openraft::async_runtime::WatchReceiver;
 use switchboard_engine::log::Log;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +39,7 @@ pub(crate) async fn watch_failures(
             () = stop.cancelled() => return,
             _ = looks.tick() => {}
         }
-        if let Some(found) = find_failure(&log, &groups()) {
+        if let Some(found) = find_failure(&log, &groups()).await {
             tracing::error!(%found, "the node cannot go on");
             failure.send_replace(Some(found));
             return;
@@ -48,11 +47,14 @@ pub(crate) async fn watch_failures(
     }
 }
 
-fn find_failure(log: &Log, groups: &[Arc<Group>]) -> Option<NodeFailure> {
-    let stopped = groups.iter().find_map(|group| {
-        let running = group.raft().metrics().borrow_watched().running_state.clone();
-        let reason = running.err()?.to_string();
-        Some(NodeFailure::Group { group: group.id(), reason })
-    });
+async fn find_failure(log: &Log, groups: &[Arc<Group>]) -> Option<NodeFailure> {
+    let mut stopped = None;
+    for group in groups {
+        // Asked of openraft itself: its metrics stay as they were when it panics.
+        if let Err(error) = group.voters().await {
+            stopped = Some(NodeFailure::Group { group: group.id(), reason: error.to_string() });
+            break;
+        }
+    }
     stopped.or_else(|| log.stats().closed.then_some(NodeFailure::Log))
 }

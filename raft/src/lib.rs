@@ -39,6 +39,7 @@ mod node;
 mod opener;
 mod options;
 mod peer;
+pub mod planted;
 mod proposer;
 pub mod settings;
 mod shard_of;

@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use crate::codec;
 use crate::limits::{APPEND_BYTES_MAX, APPLY_READ_BYTES_MAX};
+use crate::planted::{self, PlantedBug};
 use crate::types::{
     RaftEntry, RaftLogId, RaftVote, TypeConfig, entry_to_raft, payload_to_engine, to_engine,
     to_raft,
@@ -193,6 +194,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> io::Result<()> {
+        if planted::is(PlantedBug::LostVote) {
+            *self.vote.lock() = Some(*vote);
+            return Ok(());
+        }
         let (sender, done) = oneshot::channel();
         self.log.append(
             vec![Record::Vote { group: self.group, bytes: codec::encode_vote(vote) }],
@@ -232,6 +237,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 payload: payload_to_engine(entry.payload),
             })
             .collect();
+        if planted::is(PlantedBug::AnswerBeforeSync) {
+            self.log.append(records, Box::new(|_| {}));
+            callback.io_completed(Ok(()));
+            return Ok(());
+        }
         let done = Box::new(move |result: Result<(), _>| {
             callback.io_completed(result.map_err(io::Error::other));
         });

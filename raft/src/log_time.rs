@@ -21,8 +21,8 @@
 //! last applied stamp is the floor.
 //!
 //! While fewer than a majority of the clocks are known there is no median, and nothing is believed:
-//! log time goes on at the monotonic pace, or stands still after a restart, until there is one. It
-//! has to begin somewhere, though: a group without any stamp begins with the own clock.
+//! log time goes on at the monotonic pace, or stands still after a restart, until there is one. A
+//! group without any stamp waits for it: its first stamp must not be that of one wrong clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use crate::clocks::Clocks;
 use crate::limits::CLOCK_JUMP_MAX_MS;
+use crate::planted::{self, PlantedBug};
 use parking_lot::Mutex;
 
 /// The stamps of one group.
@@ -85,9 +86,11 @@ impl LogTime {
 
     fn read(&self, state: State) -> Reading {
         let own = self.clocks.own();
+        if planted::is(PlantedBug::OwnClock) {
+            return read(State { agreed: None, ..state }, own.unix_ms(), own.monotonic());
+        }
         match self.clocks.median_ms() {
             Some(clock_ms) => read(state, clock_ms, own.monotonic()),
-            None if state.last_ms == 0 => read(state, own.unix_ms(), own.monotonic()),
             None => hold(state, own.monotonic()),
         }
     }
@@ -99,6 +102,11 @@ impl LogTime {
             state.last_ms = stamp_ms;
             state.agreed = Some((stamp_ms, self.clocks.own().monotonic()));
         }
+    }
+
+    /// Whether there is a time to stamp with.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.state.lock().last_ms > 0 || self.clocks.median_ms().is_some()
     }
 
     /// What the clock of this node shows.

@@ -13,7 +13,11 @@
 //!   peer arrive in the order of the calls, or not at all. Appends are pipelined on that promise,
 //!   at most [`APPENDS_IN_FLIGHT_MAX`](crate::limits::APPENDS_IN_FLIGHT_MAX) deep: unbounded depth
 //!   only fills buffers.
-//! - Heartbeats and votes must not wait behind appends, so they may overtake them.
+//! - Votes, hand-overs and clocks must not wait behind appends, so they may overtake them: see
+//!   [`PeerRequest::may_overtake`]. An append without entries must not overtake one of its group:
+//!   it may tell of a commit in the midst of a stream, and a conflict that is answered ahead of the
+//!   entries it speaks of looks to openraft like a follower that lost its log. It may overtake
+//!   those of other groups. Nothing is lost by it: to a follower, entries are a heartbeat too.
 //! - Snapshots go another way, as files, and never delay the rest.
 //!
 //! A node alone has [`NoPeers`].
@@ -53,6 +57,14 @@ pub enum PeerRequest {
     /// What the peer's clock shows. It is of the node, not of a group: it comes with the meta
     /// group, and should not wait behind appends, or the reading is as wrong as it waited.
     Clock,
+}
+
+impl PeerRequest {
+    /// Whether the request may arrive before appends of its group that were made before it.
+    #[must_use]
+    pub fn may_overtake(&self) -> bool {
+        !matches!(self, Self::Append(_))
+    }
 }
 
 /// The answer to a [`PeerRequest`] of the same name (both votes have one answer).

@@ -223,14 +223,17 @@ impl Proposer {
         // that the queue is not locked while bodies are copied.
         let mut taken = VecDeque::new();
         while self.take(&mut taken).await {
+            let settled = self.settle().await;
             let (filled, gone) = fill(&mut taken, EntryBuilder::new(self.log_time.stamp()));
             {
                 let mut queue = self.queue.lock();
                 queue.items = queue.items.saturating_sub(gone.items);
                 queue.bytes = queue.bytes.saturating_sub(gone.bytes);
             }
-            if let Some(filled) = filled {
-                self.hand_over(&sink, filled).await;
+            match filled {
+                Some(filled) if settled => self.hand_over(&sink, filled).await,
+                Some(filled) => answer(filled.parts, Outcome::NotLeader(None)),
+                None => {}
             }
         }
         for waiting in taken {
@@ -264,6 +267,19 @@ impl Proposer {
             // A call between the look above and this wait has left a permit behind.
             self.wake.notified().await;
         }
+    }
+
+    /// Waits until there is a time to stamp with. False if there is none for long: a node that
+    /// knows the clocks of no majority leads nothing.
+    async fn settle(&self) -> bool {
+        let deadline = Instant::now() + limits::LEASE_WAIT_MAX;
+        while !self.log_time.is_settled() {
+            if Instant::now() >= deadline || self.queue.lock().closed {
+                return false;
+            }
+            tokio::time::sleep(limits::LEASE_RETRY_PAUSE).await;
+        }
+        true
     }
 
     /// Hands one entry over, as often as a fresh leader refuses it, and returns at its commit.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use openraft::{Config, ConfigError, SnapshotPolicy};
 
 use crate::limits;
+use crate::planted::{self, PlantedBug};
 
 /// A leader's heartbeat. Two may be lost before a follower's shortest election timeout passes.
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -46,7 +47,7 @@ pub(crate) fn raft_config(cluster_name: String) -> Result<Arc<Config>, ConfigErr
         // Never: flushes are asynchronous, so a leader that restarts within its lease could
         // propose a second entry at an index whose first one reached a follower but not its own
         // disk. Followers compare log ids only, and would keep the first.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(planted::is(PlantedBug::LeaderRestore)),
         // Entries are large (a proposer fills them up to 1 MiB) and each message is bounded by
         // bytes in the log reader; a low count would only hurt a follower that catches up on
         // small entries.

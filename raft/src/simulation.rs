@@ -18,6 +18,9 @@ mod watch;
 
 pub use runtime::Runtime;
 
+/// A vote, which travels beside a snapshot.
+pub type Vote = openraft::alias::VoteOf<crate::types::TypeConfig>;
+
 thread_local! {
     /// The generator of the simulation on this thread; none outside of one.
     static RANDOM: Cell<Option<u64>> = const { Cell::new(None) };

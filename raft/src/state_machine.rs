@@ -20,6 +20,7 @@ use tokio::sync::{broadcast, watch};
 use crate::blocking;
 use crate::limits::APPLIED_EVENTS_MAX;
 use crate::log_time::LogTime;
+use crate::planted::{self, PlantedBug};
 use crate::snapshot::{SnapshotData, SnapshotDir};
 use crate::types::{
     RaftLogId, RaftSnapshot, Replies, SnapshotMeta, StoredMembership, TypeConfig,
@@ -121,7 +122,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             let log_id = to_engine(&entry.log_id());
-            let payload = payload_to_engine(entry.payload);
+            let mut payload = payload_to_engine(entry.payload);
+            if planted::is(PlantedBug::ApplyByWallClock) {
+                payload = stamped_by(self.news.log_time.clock_ms(), payload);
+            }
             let replies = self.shard.apply(log_id, &payload).map_err(io::Error::other)?;
             let replies = Replies::new(replies);
             self.news.tell(log_id, payload, &replies);
@@ -170,6 +174,19 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {
         self.live().snapshot()
     }
+}
+
+/// The payload as if it had been stamped here: the planted bug
+/// [`PlantedBug::ApplyByWallClock`].
+fn stamped_by(clock_ms: u64, payload: EntryPayload) -> EntryPayload {
+    let EntryPayload::Commands(bytes) = &payload else { return payload };
+    let Ok(reader) = EntryReader::new(bytes.clone()) else { return payload };
+    let mut builder = switchboard_engine::EntryBuilder::new(clock_ms);
+    for decoded in reader.into_iter().map_while(Result::ok) {
+        // It fitted an entry before.
+        let _ = builder.push(&decoded.command);
+    }
+    EntryPayload::Commands(builder.finish())
 }
 
 /// The shard as a snapshot that has not travelled yet.

@@ -34,7 +34,7 @@ fn build() -> Result<(LogStore, StateMachine), Box<dyn std::error::Error + Send 
     let log = Log::open(files.clone(), dir, small)?;
     let shard = Shard::open(log.clone(), files.clone(), dir, 1, ShardOptions::default())?;
     let clock = Arc::new(ManualClock::at_unix_ms(1_000));
-    let news = Arc::new(News::new(Arc::new(LogTime::new(Arc::new(Clocks::new(clock)), 0)), None));
+    let news = Arc::new(News::new(Arc::new(LogTime::new(Arc::new(Clocks::alone(clock)), 0)), None));
     let snapshots = SnapshotDir::open(files, dir)?;
     Ok((LogStore::new(log, 1)?, StateMachine::new(Arc::new(shard), news, snapshots)))
 }

@@ -110,7 +110,7 @@ const BOUNDS: Bounds = Bounds { items_max: 1_000, bytes_max: 8 << 20 };
 fn proposer(bounds: Bounds) -> Arc<Proposer> {
     let clock = Arc::new(ManualClock::at_unix_ms(1_000));
     Arc::new(Proposer::new(
-        Arc::new(LogTime::new(Arc::new(crate::clocks::Clocks::new(clock)), 0)),
+        Arc::new(LogTime::new(Arc::new(crate::clocks::Clocks::alone(clock)), 0)),
         bounds,
     ))
 }

@@ -53,5 +53,7 @@ pub fn stopped_by(group: &Group) -> Option<String> {
     use openraft::async_runtime::WatchReceiver;
     let metrics = group.raft().metrics();
     let running = metrics.borrow_watched().running_state.clone();
-    running.err().map(|error| error.to_string())
+    // A panic leaves the last metrics as they were.
+    let panicked = metrics.is_closed().then(|| "a panic".to_owned());
+    running.err().map(|error| error.to_string()).or(panicked)
 }

@@ -31,6 +31,13 @@ pub struct Receiver<T> {
     changes: Arc<Notify>,
 }
 
+impl<T> Receiver<T> {
+    /// Whether nobody is left who could send.
+    pub(super) fn is_closed(&self) -> bool {
+        self.inner.has_changed().is_err()
+    }
+}
+
 impl<T> Sender<T> {
     fn inner(&self) -> &watch::Sender<T> {
         self.inner.as_ref().expect("it is taken by the drop alone")

@@ -1,0 +1,100 @@
+//! What goes wrong, and when: drawn from the seed alone, whatever the cluster does meanwhile.
+
+use switchboard_engine::GroupId;
+use switchboard_engine::fs::sim::Random;
+
+/// One misfortune. Nodes are numbered from 0 here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A node hears nobody and nobody hears it.
+    Isolate { node: usize, leader: bool },
+    /// A node is heard and hears nobody.
+    Deafen { node: usize, leader: bool },
+    /// The network delays, loses and repeats.
+    Storm,
+    /// All that is wrong with the network ends.
+    Heal,
+    /// A process dies, or a machine loses power; back after a while.
+    Crash { node: usize, leader: bool, power: bool, after_ms: u64 },
+    /// A machine goes down in the midst of an operation of its disk.
+    CrashAtOperation { node: usize, operation: u64 },
+    /// Every machine loses power.
+    Blackout,
+    /// The syncs of a disk become slow, or fast again.
+    Disk { node: usize, sync_ms_max: u64 },
+    /// The clock of one node is wrong by so much, and the others' are right.
+    Clock { node: usize, error_ms: i64 },
+    /// The leader of a group hands over.
+    Transfer { group: GroupId, to: usize },
+    /// A node takes a checkpoint and purges all of its log.
+    Checkpoint { node: usize, group: GroupId },
+    /// A replica of a group moves to a node that has none, or voters are added or removed.
+    Move { group: GroupId },
+}
+
+/// Draws what goes wrong.
+pub struct Plan {
+    random: Random,
+    nodes: u64,
+    next_ms: u64,
+    blackouts: bool,
+}
+
+impl Plan {
+    pub fn new(seed: u64, nodes: u64, from_ms: u64) -> Self {
+        Self { random: Random::new(seed), nodes, next_ms: from_ms, blackouts: false }
+    }
+
+    /// From now on every fourth fault is a blackout.
+    pub fn prefer_blackouts(&mut self) {
+        self.blackouts = true;
+    }
+
+    /// What goes wrong at this moment.
+    pub fn due(&mut self, now_ms: u64) -> Option<Fault> {
+        if now_ms < self.next_ms {
+            return None;
+        }
+        self.next_ms = now_ms + 40 + self.random.below(500);
+        let blackout = self.blackouts && self.random.one_in(4);
+        Some(if blackout { Fault::Blackout } else { self.draw() })
+    }
+
+    fn group(&mut self) -> GroupId {
+        self.random.below(3) as GroupId
+    }
+
+    fn draw(&mut self) -> Fault {
+        let node = self.random.below(self.nodes) as usize;
+        let leader = self.random.one_in(2);
+        match self.random.below(100) {
+            0..=8 => Fault::Isolate { node, leader },
+            9..=13 => Fault::Deafen { node, leader },
+            14..=18 => Fault::Storm,
+            19..=38 => Fault::Heal,
+            39..=52 => {
+                let (power, at_once) = (self.random.one_in(2), self.random.one_in(2));
+                let after_ms = if at_once { 0 } else { self.random.below(1_500) };
+                Fault::Crash { node, leader, power, after_ms }
+            }
+            53..=59 => {
+                let operation = 1 + self.random.below(20);
+                Fault::CrashAtOperation { node, operation }
+            }
+            60..=63 => Fault::Blackout,
+            64..=71 => {
+                let slow = self.random.one_in(2);
+                let sync_ms_max = if slow { 5 + self.random.below(120) } else { 2 };
+                Fault::Disk { node, sync_ms_max }
+            }
+            72..=78 => {
+                let error_ms = [0, 0, 3_600_000, 3_600_000, -3_600_000, 5_000];
+                let error_ms = error_ms[self.random.below(6) as usize];
+                Fault::Clock { node, error_ms }
+            }
+            79..=84 => Fault::Transfer { group: self.group(), to: node },
+            85..=92 => Fault::Checkpoint { node, group: self.group() },
+            _ => Fault::Move { group: self.group() },
+        }
+    }
+}
