@@ -68,10 +68,11 @@ pub enum WireError {
 }
 
 impl PeerRequest {
-    /// Whether it must not wait behind entries: a heartbeat, a vote, a clock.
+    /// Whether it must not wait behind entries: a vote, a hand-over, a clock. An append without
+    /// entries is not urgent, because it need not be a heartbeat: see [`Self::may_overtake`].
     #[must_use]
     pub fn is_urgent(&self) -> bool {
-        !matches!(self, Self::Append(append) if !append.entries.is_empty())
+        self.may_overtake()
     }
 
     /// The request as bytes.
@@ -407,9 +408,9 @@ mod tests {
     }
 
     #[test]
-    fn only_entries_may_wait() {
+    fn appends_keep_their_order_even_without_entries() {
         let urgent: Vec<bool> = requests().iter().map(PeerRequest::is_urgent).collect();
-        assert_eq!(urgent, [false, true, true, true, true, true]);
+        assert_eq!(urgent, [false, false, true, true, true, true]);
     }
 
     #[test]
