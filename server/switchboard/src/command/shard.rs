@@ -1,5 +1,7 @@
 //! `shard list|transfer-leader|compare`: the shards and their replicas.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use switchboard_api::v1::compare_replicas_response::Outcome;
@@ -7,6 +9,10 @@ use switchboard_api::v1::compare_replicas_response::Outcome;
 use super::operator::{StoreArgs, failure};
 use crate::cli::Global;
 use crate::output::{Failure, table};
+
+/// How long a comparison may take: every replica reads its whole state, some shards again and again
+/// until a common index is seen.
+const COMPARE_WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// Look after shards and their replicas
 #[derive(Debug, Args)]
@@ -170,7 +176,7 @@ impl TransferLeader {
 
 impl Compare {
     async fn run(self, global: Global) -> Result<(), Failure> {
-        let client = self.store.connect().await?;
+        let client = self.store.client(COMPARE_WAIT_MAX)?;
         let compared = client.compare_replicas(self.shards).await;
         let compared =
             compared.map_err(|error| failure(&error))?.into_iter().map(|shard| {
