@@ -14,8 +14,9 @@
 //! | [`state_model`] | commands, restarts, checkpoints | the shard answers as a model of ordinary maps does |
 //! | [`export_import`] | an export, CRCs made right | is taken whole or changes nothing; what was taken is exported and taken again to the same state hash |
 //!
-//! A target is a pure function of its bytes: no thread, clock, file or randomness of the system. So a
-//! number of runs from one seed gives one answer, and an artifact repeats.
+//! A target is a function of its bytes: it reads no clock, file or randomness of the system. The engine may
+//! load and recover on several threads, whose order changes no answer; so an artifact repeats, while edges
+//! may be counted a little differently from run to run.
 //!
 //! The crate reaches the engine by its public API only. It does know two formats, to make CRCs right
 //! after bytes were changed: that of sections ([`sections`]) and that of log frames ([`frames`]).
