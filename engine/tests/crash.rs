@@ -11,6 +11,8 @@ mod model;
 mod node;
 #[path = "crash/points.rs"]
 mod points;
+#[path = "crash/pursuit.rs"]
+mod pursuit;
 #[path = "crash/reference.rs"]
 mod reference;
 #[path = "crash/runs.rs"]

@@ -61,6 +61,9 @@ pub(crate) struct NodeWorld {
     said: Vec<Record>,
     /// Entries that a reader keeps, whatever is purged, and what they were.
     held: Vec<(PinnedEntry, EntryPayload)>,
+    /// Whether a reader lets go of them at some time. While it does not, segments are made anew
+    /// although old ones are there, which only the next process can use again.
+    lets_go: bool,
 }
 
 impl World for NodeWorld {
@@ -83,6 +86,7 @@ impl World for NodeWorld {
             completed: Arc::default(),
             said: Vec::new(),
             held: Vec::new(),
+            lets_go: true,
         }
     }
 
@@ -120,6 +124,7 @@ impl World for NodeWorld {
             self.groups.entry(id).and_modify(|group| group.shard = Some(shard));
         }
         self.log = Some(log);
+        self.lets_go = self.random.one_in(2);
         self.aim.opened();
         Ok(())
     }
@@ -354,6 +359,9 @@ impl NodeWorld {
     /// Keeps an entry, or lets go of all that are kept.
     fn hold(&mut self, id: GroupId) -> Result<(), Failure> {
         if self.held.len() > 3 {
+            if !self.lets_go {
+                return Ok(());
+            }
             self.held.clear();
         }
         let Some(first) = self.appended.state(id).first else { return Ok(()) };

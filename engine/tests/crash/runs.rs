@@ -6,16 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use switchboard_engine::fs::sim::{Random, SimFiles};
 
 use crate::aim::Aim;
-use crate::points::{Hits, Phase, Point};
+use crate::points::{Hits, Point};
+use crate::pursuit::{End, Life, Pursuit};
 
 /// Runs of each world by default.
 pub(crate) const RUNS: u64 = 200;
 const RUNS_VARIABLE: &str = "SWITCHBOARD_CRASH_RUNS";
 const SEED_VARIABLE: &str = "SWITCHBOARD_CRASH_SEED";
-/// Crashes of one run.
-const CRASHES: u64 = 6;
-/// Actions between two crashes at most; a point that isn't met in so many is left for this time.
-const ACTIONS_MAX: u64 = 120;
 /// Hits at each point from this many runs on.
 const HITS_MIN: u64 = 100;
 const RUNS_FOR_HITS: u64 = 10_000;
@@ -50,27 +47,24 @@ pub(crate) trait World {
 
 /// One run: what is wrong, if anything is.
 pub(crate) fn run<W: World>(seed: u64, points: &[Point], hits: &mut Hits) -> Result<(), String> {
-    let target = points.get((seed % points.len().max(1) as u64) as usize).copied();
     let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut pursuit = Pursuit::new(seed, points);
     let mut world = W::new(seed);
-    for crash in 0..CRASHES {
-        // Some points are only met after a crash at another.
-        let aimed = if random.one_in(4) { any(points, None, &mut random) } else { target };
-        let starts = aimed.is_some_and(|(phase, ..)| phase == Phase::Open);
-        let spare = if starts { random.below(4) / 2 } else { random.below(4) * random.below(3) };
-        world.aim().set(world.disk(), aimed, spare);
-        let ended = live(&mut world, points, starts, &mut random);
+    while let Some(life) = pursuit.next(&mut random) {
+        if life.new_disk {
+            world = W::new(random.next());
+        }
+        world.aim().set(world.disk(), life.aim, life.spare);
+        let ended = live(&mut world, &life);
         world.close();
         if let Err(Failure::Wrong(what)) = ended {
-            return Err(format!("after {crash} crashes: {what}"));
+            return Err(format!("after {} crashes: {what}", pursuit.crashes()));
         }
         let hit = world.aim().take_hit();
         hits.add(hit, world.aim().take_seen());
-        if random.one_in(3) {
-            // The process only: what it wrote is seen by the next, synced or not.
-            world.disk().kill();
-        } else {
-            world.disk().power_cut();
+        match pursuit.ended(hit, &mut random) {
+            End::Kill => world.disk().kill(),
+            End::PowerCut => world.disk().power_cut(),
         }
         if hit.is_none() && random.one_in(4) {
             // Some points are only met in the first days of a disk.
@@ -83,29 +77,16 @@ pub(crate) fn run<W: World>(seed: u64, points: &[Point], hits: &mut Hits) -> Res
     }
 }
 
-/// From one start to the next crash. What is left over from a crash is met by the start after it, so a
-/// run that aims at a start goes down anywhere in between.
-fn live<W: World>(
-    world: &mut W,
-    points: &[Point],
-    starts: bool,
-    random: &mut Random,
-) -> Result<(), Failure> {
+/// From one start to the next crash.
+fn live<W: World>(world: &mut W, life: &Life) -> Result<(), Failure> {
     world.open()?;
-    if starts {
-        world.aim().turn_to(any(points, Some(Phase::Work), random));
+    if life.then.is_some() {
+        world.aim().turn_to(life.then);
     }
-    let actions = if random.one_in(4) { random.below(5) } else { ACTIONS_MAX };
-    for _ in 0..actions {
+    for _ in 0..life.actions {
         world.act()?;
     }
     Ok(())
-}
-
-fn any(points: &[Point], phase: Option<Phase>, random: &mut Random) -> Option<Point> {
-    let fit: Vec<Point> =
-        points.iter().copied().filter(|point| phase.is_none_or(|phase| point.0 == phase)).collect();
-    fit.get(random.below(fit.len() as u64) as usize).copied()
 }
 
 /// The first seed of `seeds` that fails, and why; each crash is counted.
