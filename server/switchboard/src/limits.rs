@@ -20,4 +20,11 @@ pub(crate) const TURN_IN_FLIGHT_MAX: usize = 16;
 pub(crate) const RECONNECT_BACKOFF: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));
 
+/// Most connections that a load test makes to each server.
+pub(crate) const LOAD_CONNECTIONS_MAX: usize = 1_024;
+/// Most calls that a load test keeps under way on a connection.
+pub(crate) const LOAD_IN_FLIGHT_MAX: usize = 4_096;
+/// Most users of a load test: their numbers have ten digits.
+pub(crate) const LOAD_USERS_MAX: u64 = 1_000_000_000;
+
 const _: () = assert!(TURN_IN_FLIGHT_MAX >= 1);

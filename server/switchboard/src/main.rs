@@ -9,6 +9,7 @@
 mod cli;
 mod command;
 mod limits;
+mod load;
 mod output;
 mod replay;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use switchboard_api::v1::ItemStatus;
 use switchboard_sdk::{Client, ClientOptions, Error};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::output::Failure;
 
@@ -42,6 +43,19 @@ impl StoreArgs {
             )
         })?;
         Ok(client)
+    }
+
+    /// A connection to the first node named, past the SDK.
+    pub(crate) async fn channel(&self) -> Result<Channel, Failure> {
+        let address = self.store.first().map(String::as_str).unwrap_or_default();
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| Failure::usage(format!("--store: {error}")))?;
+        endpoint
+            .connect_timeout(WAIT_MAX)
+            .tcp_nodelay(true)
+            .connect()
+            .await
+            .map_err(|_| Failure::failed(format!("no store answers at {address}")))
     }
 }
 

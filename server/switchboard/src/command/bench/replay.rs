@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use switchboard_device::GatewayAddress;
 
+use super::{seconds, within, write_json};
 use crate::cli::Global;
 use crate::command::runtime;
 use crate::output::Failure;
@@ -151,37 +152,12 @@ fn convert(corpus: &Corpus, out: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_json(report: &impl serde::Serialize, path: &Path) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::failed(format!("cannot write {}: {error}", path.display()))
-    };
-    let mut text = serde_json::to_string_pretty(report).map_err(|error| failed(error.into()))?;
-    text.push('\n');
-    std::fs::write(path, text).map_err(failed)
-}
-
-/// Longest time that an option may name: a day.
-const SECONDS_MAX: f64 = 86_400.0;
-
-fn seconds(text: &str) -> Result<f64, String> {
-    within(text, 0.0, SECONDS_MAX)
-}
-
 fn speedup(text: &str) -> Result<f64, String> {
     within(text, 0.01, 1_000_000.0)
 }
 
 fn fraction(text: &str) -> Result<f64, String> {
     within(text, 0.0, 0.9)
-}
-
-fn within(text: &str, min: f64, max: f64) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (min..=max).contains(&value) {
-        Ok(value)
-    } else {
-        Err(format!("must be from {min} to {max}"))
-    }
 }
 
 #[cfg(test)]
