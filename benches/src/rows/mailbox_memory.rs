@@ -2,12 +2,19 @@
 //!
 //! A process of its own enqueues messages through the log and the shard, as the embedded store does,
 //! takes a checkpoint, and counts its anonymous memory less what it had before, over the messages.
+//! - *Before* is a shard that has worked and holds nothing: messages were enqueued, a checkpoint was taken,
+//!   all were acknowledged. What that leaves (buffers of the log, recent payloads, memory that the
+//!   allocator keeps) is the same however many messages wait. It is an entry of its own: *fixed*.
+//! - Both times memory is read after two seconds of light traffic. The allocator gives memory back a second
+//!   after it was freed, when it is next asked for some: a reading right after a checkpoint would count
+//!   what only the checkpoint needed.
+//!
 //! Message ids are remembered for ten minutes or up to a million of them, however many messages wait;
 //! that is a bound of its own and is measured apart (*dedup*): for *ten* and *one* the table holds
 //! nothing. Redis keeps the same messages in a stream a user, without a file.
 //! - *idle*: records that the shard keeps of users without a session once all they had is acknowledged.
 
-use std::path::PathBuf;
+use std::{ops::Range, path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -34,6 +41,14 @@ pub(super) const ROW: Row = Row {
 
 const MESSAGES: u64 = 1_000_000;
 const AT_ONCE: u64 = 2_000;
+/// Messages that come and go before memory is read for the first time.
+const WARM_UP: u64 = 20_000;
+/// Light traffic: so many times so many entries, and so long a pause after each.
+const BURSTS: u64 = 8;
+const ENTRIES: u64 = 200;
+/// For a user who never gets a message.
+const NOBODY: u64 = u64::MAX / 2;
+const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Serialize, Deserialize)]
 struct Arguments {
@@ -48,6 +63,8 @@ struct Arguments {
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Figures {
     bytes_per_message: f64,
+    /// Of a shard that has worked and holds nothing.
+    fixed_bytes: u64,
     /// Once everything is acknowledged.
     records_left: u64,
 }
@@ -73,6 +90,11 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
             .limit("an index of 40 to 48 B"),
         bytes("C4.one", format!("memory a message, {base}, 1 a mailbox"), one.bytes_per_message)
             .bar(Bar::AtMost(112.0)),
+        bytes(
+            "C4.fixed",
+            "memory of a process with a shard that has worked and holds nothing".to_owned(),
+            ten.fixed_bytes as f64,
+        ),
         Entry::new(
             "C4.idle",
             "records of users who are offline with an empty mailbox",
@@ -106,22 +128,49 @@ fn probe(arguments: Value) -> Result<Value> {
             rules.dedup_ids_max = DEDUP_SLICES;
         }
         let mut feeder = Feeder::new(scratch.path(), rules, true)?;
-        let body = Bytes::from(vec![b'x'; BODY_BYTES]);
-        let mailboxes = messages / each;
-        let before = own_memory_bytes()?;
-        for first in (0..messages).step_by(AT_ONCE as usize) {
-            let numbers = first..(first + AT_ONCE).min(messages);
-            // Neighbours in a mailbox come one after another only by chance.
-            let enqueue = |n| Command::Enqueue(message(n, n % mailboxes, &body));
-            feeder.apply(numbers.map(enqueue))?;
-        }
+        // Numbers of their own: an id that is remembered would be a duplicate later.
+        enqueue(&mut feeder, messages..messages + WARM_UP, each)?;
         feeder.checkpoint()?;
-        let bytes = own_memory_bytes()?.saturating_sub(before);
-        let ack = |n| Ack { device: device(n), epoch: 0, up_to_seq: u64::MAX, seqs: Vec::new() };
-        feeder.apply((0..mailboxes).map(|n| Command::Ack(ack(n))))?;
+        acknowledge(&mut feeder, 0..WARM_UP / each)?;
+        settle(&mut feeder)?;
+        let fixed_bytes = own_memory_bytes()?;
+        enqueue(&mut feeder, 0..messages, each)?;
+        feeder.checkpoint()?;
+        settle(&mut feeder)?;
+        let bytes = own_memory_bytes()?.saturating_sub(fixed_bytes);
+        acknowledge(&mut feeder, 0..messages / each)?;
         let bytes_per_message = bytes as f64 / messages as f64;
-        Ok(Figures { bytes_per_message, records_left: feeder.shard().stats().users })
+        Ok(Figures { bytes_per_message, fixed_bytes, records_left: feeder.shard().stats().users })
     })
+}
+
+/// Messages, spread over as many mailboxes as they fill. Neighbours in a mailbox come one after another only
+/// by chance.
+fn enqueue(feeder: &mut Feeder, numbers: Range<u64>, each: u64) -> Result<()> {
+    let body = Bytes::from(vec![b'x'; BODY_BYTES]);
+    let mailboxes = (numbers.end - numbers.start) / each;
+    for first in numbers.clone().step_by(AT_ONCE as usize) {
+        let some = first..(first + AT_ONCE).min(numbers.end);
+        feeder.apply(some.map(|n| Command::Enqueue(message(n, n % mailboxes, &body))))?;
+    }
+    Ok(())
+}
+
+/// All that waits for these users.
+fn acknowledge(feeder: &mut Feeder, users: Range<u64>) -> Result<()> {
+    let ack = |n| Ack { device: device(n), epoch: 0, up_to_seq: u64::MAX, seqs: Vec::new() };
+    feeder.apply(users.map(|n| Command::Ack(ack(n))))
+}
+
+/// Light traffic that changes nothing, for as long as the allocator takes to give memory back.
+fn settle(feeder: &mut Feeder) -> Result<()> {
+    for _ in 0..BURSTS {
+        for _ in 0..ENTRIES {
+            acknowledge(feeder, NOBODY..NOBODY + 1)?;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 fn redis(run: &Run, messages: u64) -> Result<Option<f64>> {

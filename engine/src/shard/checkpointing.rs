@@ -41,11 +41,13 @@ impl Shard {
         }
         let rewritten = self.files_to_rewrite()?;
         let written = self.write_checkpoint(&snapshot, at, rewritten, false);
-        let written = written.inspect_err(|_| self.clear_away(at.index))?;
+        let mut written = written.inspect_err(|_| self.clear_away(at.index))?;
         let membership = snapshot.header.membership.clone();
         drop(snapshot);
         let state = self.state();
-        written.passed.moved.iter().for_each(|moved| moved.relocate(&state));
+        // Each is dropped as soon as it is done with.
+        let moved = std::mem::take(&mut written.passed.moved);
+        moved.into_iter().for_each(|moved| moved.relocate(&state));
         *self.checkpoint.write() = Some(CheckpointMeta { at, membership });
         self.adopt_files(at.index, written)?;
         if self.options.purge_after_checkpoint {

@@ -5,7 +5,7 @@
 //!                     bodies that are young, or in files worth rewriting ──▶ old files
 //!                     their new places ──▶ into the encoded users ──▶ the checkpoint's file
 //! ```
-//! What is held in memory is one bucket's users, encoded, and a few bytes for each body that was moved.
+//! What is held in memory is one bucket's users, encoded, and 16 bytes for each body that was moved.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -24,15 +24,26 @@ use crate::{
 /// Where the bodies of one bucket have gone, ascending by seq.
 pub(super) struct Moved {
     bucket: usize,
-    places: Vec<(u64, Place)>,
+    places: Box<[MovedBody]>,
 }
+
+/// Where the body of one message has gone: a file, and bytes from its start.
+#[derive(Clone, Copy)]
+struct MovedBody {
+    seq: u64,
+    file: u32,
+    offset: u32,
+}
+
+const _: () = assert!(size_of::<MovedBody>() == 16);
 
 impl Moved {
     /// Points the living state there.
     pub(super) fn relocate(&self, state: &State) {
         state.relocate(self.bucket, |message| {
-            let found = self.places.binary_search_by_key(&message.seq, |(seq, _)| *seq).ok()?;
-            self.places.get(found).map(|(_, place)| *place)
+            let found = self.places.binary_search_by_key(&message.seq, |body| body.seq).ok()?;
+            let MovedBody { file, offset, .. } = *self.places.get(found)?;
+            Some(Place::Old { file, offset })
         });
     }
 }
@@ -118,8 +129,10 @@ impl<'a> Pass<'a> {
             };
             if copy != Some(place) {
                 self.live.count(place, message);
-                if place != message.place() && place != Place::Gone {
-                    places.push((message.seq, place));
+                if let Place::Old { file, offset } = place
+                    && place != message.place()
+                {
+                    places.push(MovedBody { seq: message.seq, file, offset });
                 }
                 if *is_shared {
                     shared.insert(message.seq, place);
@@ -128,8 +141,8 @@ impl<'a> Pass<'a> {
             put_place(users, *at, place);
         }
         if !places.is_empty() {
-            places.sort_unstable_by_key(|(seq, _)| *seq);
-            self.moved.push(Moved { bucket, places });
+            places.sort_unstable_by_key(|body| body.seq);
+            self.moved.push(Moved { bucket, places: places.into() });
         }
         Ok(())
     }

@@ -1,197 +1,76 @@
-//! The queue of one device: an index of messages in order of seq, behind one pointer.
+//! The queue of one device: an index of messages in order of seq.
 //!
 //! ```text
-//!   Mailbox ──▶ nothing                                        empty: no memory
-//!           └─▶ first message │ nothing                        one: 48 bytes
-//!           └─▶ first message │ ──▶ the others │ counts        more: and 40 bytes each
+//!   Empty
+//!   One   message                                 40 bytes, wherever the mailbox is kept
+//!   Many  ──▶ array │ counts │ earliest expiry    64 bytes, and 40 each: see `queue`
 //! ```
 //! Most mailboxes hold nothing or one message, so what can be told from that one is not kept beside it.
-//! The others stand in an array that grows by a quarter; those taken from its front leave a gap, which is
-//! closed when it has become half of the array, so taking one costs the same however long the queue is.
-//!
-//! `next_expiry_ms` is a lower bound of the earliest expiry, so that whoever touches the mailbox knows
-//! whether to look. It may be too low after removals; that costs a look, never a wrong count.
+
+mod load;
+mod queue;
+
+pub(crate) use load::Load;
+use load::Loads;
+pub(crate) use queue::Queue;
 
 use super::message::Message;
 use crate::{MessageKind, command::Rules, limits::MAILBOX_RECEIPTS_DIVISOR};
 
-/// How much of one kind waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Load {
-    pub(crate) messages: u64,
-    pub(crate) bytes: u64,
-}
-
-impl Load {
-    fn of(message: &Message) -> Self {
-        Self { messages: 1, bytes: message.body_len() as u64 }
-    }
-
-    pub(crate) fn plus(self, other: Self) -> Self {
-        Self { messages: self.messages + other.messages, bytes: self.bytes + other.bytes }
-    }
-
-    pub(crate) fn minus(self, other: Self) -> Self {
-        Self {
-            messages: self.messages.saturating_sub(other.messages),
-            bytes: self.bytes.saturating_sub(other.bytes),
-        }
-    }
-}
-
-/// What waits, kind by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Loads {
-    content: Load,
-    receipts: Load,
-}
-
-impl Loads {
-    fn of_kind(&mut self, kind: MessageKind) -> &mut Load {
-        match kind {
-            MessageKind::Content => &mut self.content,
-            MessageKind::Receipt => &mut self.receipts,
-        }
-    }
-
-    fn add(&mut self, message: &Message) {
-        let load = self.of_kind(message.kind());
-        *load = load.plus(Load::of(message));
-    }
-
-    fn subtract(&mut self, message: &Message) {
-        let load = self.of_kind(message.kind());
-        *load = load.minus(Load::of(message));
-    }
-}
-
 /// The messages that wait for one device.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Mailbox {
-    queue: Option<Box<Queue>>,
+pub(crate) enum Mailbox {
+    /// No record says so.
+    #[default]
+    Empty,
+    /// A single message.
+    One(Message),
+    /// More than one.
+    Many(Box<Queue>),
 }
 
-#[derive(Clone, Debug)]
-struct Queue {
-    first: Message,
-    /// There when there is more than one message.
-    others: Option<Box<Others>>,
-}
-
-#[derive(Clone, Debug)]
-struct Others {
-    /// From `start` on those after the first.
-    messages: Vec<Message>,
-    start: usize,
-    /// Of all messages, the first included.
-    loads: Loads,
-    /// Of all messages, the first included.
-    next_expiry_ms: u64,
-}
-
-const _: () = {
-    assert!(size_of::<Mailbox>() == 8);
-    assert!(size_of::<Queue>() == 48);
-};
-
-impl Others {
-    fn waiting(&self) -> &[Message] {
-        self.messages.get(self.start..).unwrap_or(&[])
-    }
-
-    fn push(&mut self, message: Message) {
-        self.loads.add(&message);
-        self.next_expiry_ms = self.next_expiry_ms.min(message.expires_at_ms());
-        if self.messages.len() == self.messages.capacity() {
-            self.messages.reserve_exact((self.messages.len() / 4).max(1));
-        }
-        self.messages.push(message);
-    }
-
-    /// Closes the gap at the front once it is half of what there is.
-    fn close_gap(&mut self) {
-        if self.start * 2 < self.messages.len() {
-            return;
-        }
-        self.messages.drain(..self.start);
-        self.start = 0;
-        if self.messages.capacity() > 8 && self.messages.len() * 2 < self.messages.capacity() {
-            self.messages.shrink_to(self.messages.len() + self.messages.len() / 4);
-        }
-    }
-}
-
-impl Queue {
-    fn of_one(first: Message) -> Self {
-        Self { first, others: None }
-    }
-
-    fn waiting(&self) -> &[Message] {
-        self.others.as_ref().map_or(&[], |others| others.waiting())
-    }
-
-    fn loads(&self) -> Loads {
-        self.others.as_ref().map_or_else(
-            || {
-                let mut loads = Loads::default();
-                loads.add(&self.first);
-                loads
-            },
-            |others| others.loads,
-        )
-    }
-
-    fn push(&mut self, message: Message) {
-        let (loads, next_expiry_ms) = (self.loads(), self.first.expires_at_ms());
-        let others = self.others.get_or_insert_with(|| {
-            Box::new(Others { messages: Vec::new(), start: 0, loads, next_expiry_ms })
-        });
-        others.push(message);
-    }
-
-    /// Takes the first message; false when it was the only one, which then is still there.
-    fn pop(&mut self) -> bool {
-        let Some(others) = &mut self.others else { return false };
-        others.loads.subtract(&self.first);
-        let Some(next) = others.waiting().first().copied() else { return false };
-        self.first = next;
-        others.start += 1;
-        others.close_gap();
-        if others.waiting().is_empty() {
-            self.others = None;
-        }
-        true
-    }
-}
+const _: () = assert!(size_of::<Mailbox>() == 48);
 
 impl Mailbox {
-    /// Makes room for messages that are about to be pushed, if there is one already.
+    /// What waits, in order.
+    fn waiting(&self) -> &[Message] {
+        match self {
+            Self::Empty => &[],
+            Self::One(message) => std::slice::from_ref(message),
+            Self::Many(queue) => queue.waiting(),
+        }
+    }
+
+    /// Makes room for messages that are about to be pushed, if there are several already.
     pub(crate) fn reserve(&mut self, messages: usize) {
-        if let Some(others) = self.queue.as_mut().and_then(|queue| queue.others.as_mut()) {
-            others.messages.reserve_exact(messages);
+        if let Self::Many(queue) = self {
+            queue.reserve(messages);
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.queue.as_ref().map_or(0, |queue| 1 + queue.waiting().len())
+        self.waiting().len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_none()
+        matches!(self, Self::Empty)
     }
 
     fn loads(&self) -> Loads {
-        self.queue.as_ref().map_or_else(Loads::default, |queue| queue.loads())
+        match self {
+            Self::Empty => Loads::default(),
+            Self::One(message) => Loads::of_one(message),
+            Self::Many(queue) => queue.loads(),
+        }
     }
 
     /// All that waits, expired or not.
     pub(crate) fn load(&self) -> Load {
-        let loads = self.loads();
-        loads.content.plus(loads.receipts)
+        self.loads().all()
     }
 
     pub(crate) fn tail(&self) -> u64 {
-        self.iter().next_back().map_or(0, |m| m.seq)
+        self.waiting().last().map_or(0, |m| m.seq)
     }
 
     /// The highest seq that has not expired.
@@ -199,40 +78,32 @@ impl Mailbox {
         self.iter().rev().find(|m| !m.is_expired(now_ms)).map_or(0, |m| m.seq)
     }
 
+    /// A lower bound of the earliest expiry, so that whoever touches the mailbox knows whether to look.
     pub(crate) fn next_expiry_ms(&self) -> u64 {
-        let Some(queue) = &self.queue else { return u64::MAX };
-        queue.others.as_ref().map_or(queue.first.expires_at_ms(), |others| others.next_expiry_ms)
-    }
-
-    /// The first message, if any, and those after it.
-    fn parts(&self) -> (&[Message], &[Message]) {
-        let Some(queue) = &self.queue else { return (&[], &[]) };
-        (std::slice::from_ref(&queue.first), queue.waiting())
+        match self {
+            Self::Empty => u64::MAX,
+            Self::One(message) => message.expires_at_ms(),
+            Self::Many(queue) => queue.next_expiry_ms(),
+        }
     }
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Message> {
-        let (first, others) = self.parts();
-        first.iter().chain(others)
+        self.waiting().iter()
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Message> {
-        let (first, others) = match &mut self.queue {
-            None => (None, &mut [][..]),
-            Some(queue) => {
-                let others = queue.others.as_mut();
-                let others = others.and_then(|o| o.messages.get_mut(o.start..));
-                (Some(&mut queue.first), others.unwrap_or_default())
-            }
+        let waiting = match self {
+            Self::Empty => &mut [],
+            Self::One(message) => std::slice::from_mut(message),
+            Self::Many(queue) => queue.waiting_mut(),
         };
-        first.into_iter().chain(others)
+        waiting.iter_mut()
     }
 
     /// The messages after `seq`, in order.
     pub(crate) fn after(&self, seq: u64) -> impl Iterator<Item = &Message> {
-        let after = |part: &'_ [Message]| part.partition_point(|m| m.seq <= seq);
-        let (first, others) = self.parts();
-        let (first, others) = (&first[after(first)..], &others[after(others)..]);
-        first.iter().chain(others)
+        let waiting = self.waiting();
+        waiting[waiting.partition_point(|m| m.seq <= seq)..].iter()
     }
 
     pub(crate) fn get(&self, seq: u64) -> Option<&Message> {
@@ -241,7 +112,7 @@ impl Mailbox {
 
     /// Nothing at or below this seq waits. 0 when the mailbox is empty: it has no record then.
     pub(crate) fn ack_floor(&self) -> u64 {
-        self.queue.as_ref().map_or(0, |queue| queue.first.seq.saturating_sub(1))
+        self.waiting().first().map_or(0, |m| m.seq.saturating_sub(1))
     }
 
     /// Whether one more message of this kind and size is within the limits.
@@ -250,7 +121,7 @@ impl Mailbox {
             MessageKind::Content => 1,
             MessageKind::Receipt => MAILBOX_RECEIPTS_DIVISOR,
         };
-        let load = *self.loads().of_kind(kind);
+        let load = self.loads().of_kind(kind);
         load.messages < u64::from(rules.mailbox_messages_max / share)
             && load.bytes.saturating_add(body_len as u64)
                 <= rules.mailbox_bytes_max / u64::from(share)
@@ -259,9 +130,10 @@ impl Mailbox {
     /// Appends; the caller sees to it that seqs ascend.
     pub(crate) fn push(&mut self, message: Message) {
         debug_assert!(self.tail() < message.seq);
-        match &mut self.queue {
-            None => self.queue = Some(Box::new(Queue::of_one(message))),
-            Some(queue) => queue.push(message),
+        match self {
+            Self::Empty => *self = Self::One(message),
+            Self::One(first) => *self = Self::Many(Box::new(Queue::of_two(*first, message))),
+            Self::Many(queue) => queue.push(message),
         }
     }
 
@@ -277,11 +149,7 @@ impl Mailbox {
     /// sorted, and may name what is not there.
     pub(crate) fn ack(&mut self, up_to_seq: u64, seqs: &[u64]) -> u32 {
         let before = self.len();
-        while let Some(queue) = self.queue.as_mut().filter(|q| q.first.seq <= up_to_seq) {
-            if !queue.pop() {
-                self.queue = None;
-            }
-        }
+        self.drop_first(self.waiting().partition_point(|m| m.seq <= up_to_seq));
         let mut named: Vec<u64> = seqs.iter().copied().filter(|seq| *seq > up_to_seq).collect();
         if !named.is_empty() && !self.is_empty() {
             named.sort_unstable();
@@ -293,6 +161,21 @@ impl Mailbox {
     /// Drops everything; returns what that was.
     pub(crate) fn clear(&mut self) -> Load {
         std::mem::take(self).load()
+    }
+
+    fn drop_first(&mut self, messages: usize) {
+        if messages == 0 {
+            return;
+        }
+        match self.waiting().get(messages..).unwrap_or(&[]) {
+            [] => *self = Self::Empty,
+            [last] => *self = Self::One(*last),
+            _ => {
+                if let Self::Many(queue) = self {
+                    queue.drop_first(messages);
+                }
+            }
+        }
     }
 
     fn retain(&mut self, keep: impl Fn(&Message) -> bool) {
@@ -370,6 +253,7 @@ mod tests {
                 let mut loads = Loads::default();
                 model.iter().for_each(|m| loads.add(m));
                 prop_assert_eq!(mailbox.loads(), loads);
+                prop_assert_eq!(matches!(mailbox, Mailbox::One(_)), model.len() == 1);
                 let earliest = model.iter().map(Message::expires_at_ms).min();
                 prop_assert!(mailbox.next_expiry_ms() <= earliest.unwrap_or(u64::MAX));
                 prop_assert_eq!(mailbox.tail(), model.back().map_or(0, |m| m.seq));
@@ -384,9 +268,9 @@ mod tests {
     fn a_long_queue_gives_its_memory_back_as_it_is_taken() {
         let mut mailbox = Mailbox::default();
         (1..=10_000).for_each(|seq| mailbox.push(message(seq, 0, 9)));
-        let capacity = |mailbox: &Mailbox| {
-            let queue = mailbox.queue.as_ref().expect("messages");
-            queue.others.as_ref().map_or(0, |others| others.messages.capacity())
+        let capacity = |mailbox: &Mailbox| match mailbox {
+            Mailbox::Many(queue) => queue.capacity(),
+            _ => 0,
         };
         assert!(capacity(&mailbox) < 12_500);
         for seq in 1..10_000 {

@@ -19,6 +19,7 @@ mod gateways;
 mod load;
 mod memory;
 mod outside;
+mod places;
 mod region;
 mod slot;
 mod table;

@@ -53,8 +53,9 @@ pub(crate) enum Place {
     Gone,
 }
 
-/// One queued message. Size matters here; see the accessors for the meaning of what is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One queued message. Size matters here; see the accessors for the meaning of what is packed. The default
+/// is no message, which has no seq.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) seq: u64,
     link: u64,

@@ -15,9 +15,9 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 
 use super::{
-    outside::{Long, Places},
+    outside::{Long, Longs, Mailboxes},
     region::Region,
-    slot::{self, Key, Slot, TIME_MS_MAX},
+    slot::{self, Key, OUTSIDE_MAX, Slot, TIME_MS_MAX},
     table::{Found, SlotWords, Table},
 };
 use crate::{
@@ -32,8 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) slots: usize,
-    mailboxes: Places<Mailbox>,
-    longs: Places<Long>,
+    mailboxes: Mailboxes,
+    longs: Longs,
     pub(super) strays: HashMap<Bytes, User, FixedState>,
     pub(super) totals: Totals,
     /// Lower bound of the earliest expiry in the bucket.
@@ -44,8 +44,8 @@ impl Kept {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             slots: 0,
-            mailboxes: Places::default(),
-            longs: Places::default(),
+            mailboxes: Mailboxes::default(),
+            longs: Longs::default(),
             strays: HashMap::with_hasher(FixedState::with_seed(seed)),
             totals: Totals::default(),
             next_expiry_ms: u64::MAX,
@@ -190,7 +190,7 @@ impl Bucket<'_> {
             let connected_at_ms = slot.time_ms;
             Some(SessionRecord { gateway_id, incarnation, connection_id, epoch, connected_at_ms })
         });
-        let mailbox = slot.outside.map(|at| std::mem::take(self.mailbox_at(slot, at)));
+        let mailbox = slot.outside.map(|at| self.take_mailbox(slot, at));
         let mut device = Device::new(PRIMARY_DEVICE);
         device.session = session;
         device.last_seen_ms = slot.time_ms;
@@ -198,18 +198,22 @@ impl Bucket<'_> {
         User::of_device(device)
     }
 
-    fn mailbox_at(&mut self, slot: &Slot, at: usize) -> &mut Mailbox {
+    fn take_mailbox(&mut self, slot: &Slot, at: usize) -> Mailbox {
         if slot.is_long() {
-            &mut self.kept.longs.at(at).mailbox
+            std::mem::take(&mut self.kept.longs.at(at).mailbox)
         } else {
-            self.kept.mailboxes.at(at)
+            self.kept.mailboxes.take(at)
         }
     }
 
     /// Undoes [`take_user`](Self::take_user) when nothing has changed.
     fn put_mailbox(&mut self, slot: &Slot, user: User) {
-        if let (Some(at), Some(device)) = (slot.outside, user.into_only()) {
-            *self.mailbox_at(slot, at) = device.mailbox;
+        let (Some(at), Some(device)) = (slot.outside, user.into_only()) else { return };
+        if slot.is_long() {
+            self.kept.longs.at(at).mailbox = device.mailbox;
+        } else {
+            let put = self.kept.mailboxes.put_back(at, device.mailbox);
+            debug_assert!(put.is_ok_and(|put| put == Some(at)), "it has changed");
         }
     }
 
@@ -237,7 +241,7 @@ impl Bucket<'_> {
         }
         match slot.outside {
             Some(at) if slot.is_long() => drop(self.kept.longs.remove(at)),
-            Some(at) => drop(self.kept.mailboxes.remove(at)),
+            Some(at) => self.kept.mailboxes.remove(at),
             None => {}
         }
     }
@@ -282,6 +286,7 @@ impl Bucket<'_> {
 
     /// Puts what has no room in a slot outside; the user comes back if it fits no slot. What `old`
     /// referred to is used again or freed, but only if the user fits.
+    #[allow(clippy::result_large_err)] // It comes back where it was, on the stack.
     fn pack(
         &mut self,
         old: Option<&Slot>,
@@ -335,6 +340,7 @@ impl Bucket<'_> {
     }
 
     /// Keeps a mailbox, and a name that is long, in the place that was had or in a new one.
+    #[allow(clippy::result_large_err)] // As above.
     fn put_outside(
         &mut self,
         had: Option<usize>,
@@ -351,24 +357,15 @@ impl Bucket<'_> {
                 self.kept.longs.at(at).mailbox = mailbox;
                 return Ok(had);
             }
-            let put = self.kept.longs.put(Long { name: name.into(), mailbox });
+            let put = self.kept.longs.put(Long { name: name.into(), mailbox }, OUTSIDE_MAX);
             return put.map(Some).map_err(|long| again(device, long.mailbox));
         }
-        match had {
-            Some(at) if mailbox.is_empty() => {
-                self.kept.mailboxes.remove(at);
-                Ok(None)
-            }
-            Some(at) => {
-                *self.kept.mailboxes.at(at) = mailbox;
-                Ok(had)
-            }
+        let put = match had {
+            Some(at) => self.kept.mailboxes.put_back(at, mailbox),
             None if mailbox.is_empty() => Ok(None),
-            None => {
-                let put = self.kept.mailboxes.put(mailbox);
-                put.map(Some).map_err(|mailbox| again(device, mailbox))
-            }
-        }
+            None => self.kept.mailboxes.put(mailbox).map(Some),
+        };
+        put.map_err(|mailbox| again(device, mailbox))
     }
 }
 
