@@ -12,7 +12,8 @@
 //!
 //! Invariant: as long as a majority of the clocks are right, so is the median: of an even number
 //! the lower middle one is taken, because log time that runs behind delays an expiry and log time
-//! that runs ahead loses messages.
+//! that runs ahead loses messages. A clock that was wrong counts as wrong until whoever read it has
+//! read it again, which takes [`CLOCK_READING_AGE_MAX`] at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

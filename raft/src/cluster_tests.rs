@@ -19,8 +19,9 @@ use crate::group::Group;
 use crate::network::{PeerRequest, PeerResponse, Transport, TransportError};
 use crate::node::Node;
 use crate::options::NodeOptions;
+use crate::planted::{PlantedBug, plant};
 use crate::snapshot::SnapshotFile;
-use crate::types::{NodeId, RaftVote};
+use crate::types::{NodeId, RaftVote, to_engine};
 
 type Answer = oneshot::Sender<Result<PeerResponse, TransportError>>;
 
@@ -33,6 +34,10 @@ struct MeshState {
     nodes: HashMap<NodeId, Node>,
     queues: HashMap<(NodeId, NodeId, GroupId), mpsc::UnboundedSender<(PeerRequest, Answer)>>,
     cut: BTreeSet<NodeId>,
+    /// A node to which nothing comes but what may overtake.
+    held: Option<NodeId>,
+    /// The highest index that an append without entries, sent to it, speaks of.
+    spoken_of: u64,
 }
 
 impl Mesh {
@@ -45,6 +50,20 @@ impl Mesh {
         self.0.lock().nodes.get(&node)?.group(group)
     }
 
+    /// Whether a request goes ahead of those that are held back.
+    fn overtakes(&self, to: NodeId, request: &PeerRequest) -> bool {
+        let mut state = self.0.lock();
+        let held = state.held == Some(to);
+        if let PeerRequest::Append(append) = request
+            && held
+            && append.entries.is_empty()
+        {
+            let prev = append.prev_log_id.as_ref().map_or(0, |at| to_engine(at).index);
+            state.spoken_of = state.spoken_of.max(prev);
+        }
+        held && request.may_overtake()
+    }
+
     /// Answers requests one by one, in the order in which they were made.
     async fn serve(
         self,
@@ -54,6 +73,9 @@ impl Mesh {
         mut requests: mpsc::UnboundedReceiver<(PeerRequest, Answer)>,
     ) {
         while let Some((request, answer)) = requests.recv().await {
+            while self.0.lock().held == Some(to) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             let received = match self.group(to, group) {
                 Some(group) if !self.is_cut(from, to) => group.receive(request).await.ok(),
                 _ => None,
@@ -77,14 +99,24 @@ impl Transport for MeshTransport {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<PeerResponse, TransportError>> {
         let (answer, answered) = oneshot::channel();
-        let key = (self.from, to, group);
-        let queue = self.mesh.0.lock().queues.get(&key).cloned().unwrap_or_else(|| {
+        let (mesh, from) = (self.mesh.clone(), self.from);
+        if mesh.overtakes(to, &request) {
+            return Box::pin(async move {
+                let received = match mesh.group(to, group) {
+                    Some(group) if !mesh.is_cut(from, to) => group.receive(request).await.ok(),
+                    _ => None,
+                };
+                received.ok_or(TransportError::Unreachable(to))
+            });
+        }
+        let key = (from, to, group);
+        let queue = mesh.0.lock().queues.get(&key).cloned().unwrap_or_else(|| {
             let (sender, receiver) = mpsc::unbounded_channel();
-            tokio::spawn(self.mesh.clone().serve(self.from, to, group, receiver));
+            tokio::spawn(mesh.clone().serve(from, to, group, receiver));
             sender
         });
         let handed_over = queue.send((request, answer)).is_ok();
-        self.mesh.0.lock().queues.insert(key, queue);
+        mesh.0.lock().queues.insert(key, queue);
         Box::pin(async move {
             if !handed_over {
                 return Err(TransportError::Broken(to));
@@ -284,4 +316,43 @@ async fn a_founder_takes_the_others_in_and_hands_leadership_over() {
         assert_ne!(group.leader(), Some(1), "group {}", group.id());
     }
     cluster.shutdown().await;
+}
+
+/// A cluster in which the appends to a follower were held back until one without entries was sent
+/// behind entries; by then they are on their way. With it its leader, and that follower.
+async fn with_an_append_behind_entries() -> (Cluster, Node, Node) {
+    let cluster = Cluster::new().await;
+    let leader = cluster.write(10).await;
+    let follower = cluster.nodes.iter().find(|node| !node.meta().is_leader()).expect("a follower");
+    let follower = follower.clone();
+    cluster.wait_applied(applied(&leader), &cluster.nodes).await;
+    cluster.mesh.0.lock().held = Some(follower.node_id());
+    // The other follower lets it commit, and the stream to this one tells of that without entries.
+    let before = applied(&leader);
+    cluster.write(11).await;
+    while cluster.mesh.0.lock().spoken_of <= before {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    cluster.mesh.0.lock().held = None;
+    (cluster, leader, follower)
+}
+
+#[tokio::test]
+async fn an_append_without_entries_waits_behind_entries_of_its_group() {
+    let (cluster, leader, follower) = with_an_append_behind_entries().await;
+    cluster.wait_applied(applied(&leader), &[follower]).await;
+    let leader = cluster.write(12).await;
+    cluster.wait_applied(applied(&leader), &cluster.nodes).await;
+    cluster.shutdown().await;
+}
+
+/// Why it has to wait: openraft takes a follower that answers a conflict ahead of the entries it
+/// speaks of for one that lost its log, and panics.
+#[tokio::test]
+async fn an_append_without_entries_that_overtook_its_group_would_stop_the_leader() {
+    let _planted = plant(PlantedBug::OvertakingAppend);
+    let (_cluster, leader, _follower) = with_an_append_behind_entries().await;
+    while leader.meta().voters().await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }

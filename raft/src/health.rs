@@ -58,3 +58,28 @@ async fn find_failure(log: &Log, groups: &[Arc<Group>]) -> Option<NodeFailure> {
     }
     stopped.or_else(|| log.stats().closed.then_some(NodeFailure::Log))
 }
+
+#[cfg(test)]
+mod tests {
+    use switchboard_engine::fs::sim::SimFiles;
+
+    use super::*;
+    use crate::node::Node;
+    use crate::options::NodeOptions;
+
+    #[tokio::test]
+    async fn a_group_whose_openraft_panicked_is_noticed() {
+        let mut options = NodeOptions::new("/data", 1, "node-1");
+        options.files = Arc::new(SimFiles::new(1));
+        options.log.segment_bytes = limits::SEGMENT_BYTES_MIN;
+        let node = Node::open(options).await.expect("opens");
+        assert_eq!(find_failure(node.log(), &node.groups()).await, None);
+
+        // The task of openraft that answers this question is gone with it.
+        let asked = node.meta().raft().with_raft_state(|_| -> () { panic!("on purpose") }).await;
+        assert!(asked.is_err(), "{asked:?}");
+        let found = find_failure(node.log(), &node.groups()).await;
+        assert!(matches!(found, Some(NodeFailure::Group { group: 0, .. })), "{found:?}");
+        node.shutdown().await;
+    }
+}

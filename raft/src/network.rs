@@ -40,6 +40,7 @@ use openraft::{ErrorSubject, ErrorVerb, OptionalSend, ToStorageResult};
 use switchboard_engine::GroupId;
 
 use crate::limits::APPENDS_IN_FLIGHT_MAX;
+use crate::planted::{self, PlantedBug};
 use crate::snapshot::{SnapshotData, SnapshotFile};
 use crate::types::{NodeId, RaftSnapshot, RaftVote, TypeConfig};
 
@@ -63,7 +64,12 @@ impl PeerRequest {
     /// Whether the request may arrive before appends of its group that were made before it.
     #[must_use]
     pub fn may_overtake(&self) -> bool {
-        !matches!(self, Self::Append(_))
+        match self {
+            Self::Append(append) => {
+                planted::is(PlantedBug::OvertakingAppend) && append.entries.is_empty()
+            }
+            _ => true,
+        }
     }
 }
 

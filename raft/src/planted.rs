@@ -18,6 +18,8 @@ pub enum PlantedBug {
     StaleRead,
     /// Stamps follow the clock of the leader alone.
     OwnClock,
+    /// An append without entries arrives ahead of entries that were sent before it.
+    OvertakingAppend,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -7,12 +7,14 @@ use switchboard_engine::{Acked, DeviceId, EntryReader, ManualClock, MessageKind,
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::clocks::Clocks;
 
 /// Applies an entry by answering each command with its own number; takes a permit per commit.
 #[derive(Clone)]
 struct TestSink {
     commits: Arc<Semaphore>,
     entries: Arc<Mutex<Vec<Vec<u64>>>>,
+    stamps: Arc<Mutex<Vec<u64>>>,
     refusals: Arc<AtomicUsize>,
     /// Entries from this number on are refused for good.
     not_leader_from: Arc<AtomicUsize>,
@@ -23,6 +25,7 @@ impl TestSink {
         Self {
             commits: Arc::new(Semaphore::new(permits)),
             entries: Arc::default(),
+            stamps: Arc::default(),
             refusals: Arc::default(),
             not_leader_from: Arc::new(AtomicUsize::new(usize::MAX)),
         }
@@ -46,10 +49,10 @@ impl Sink for TestSink {
         if self.entries.lock().len() >= self.not_leader_from.load(Ordering::SeqCst) {
             return refused(Outcome::NotLeader(Some(7)));
         }
-        let numbers: Vec<u64> = EntryReader::new(entry)
-            .expect("an entry")
-            .map(|decoded| number(&decoded.expect("a command").command))
-            .collect();
+        let reader = EntryReader::new(entry).expect("an entry");
+        self.stamps.lock().push(reader.stamp_ms());
+        let numbers: Vec<u64> =
+            reader.map(|decoded| number(&decoded.expect("a command").command)).collect();
         let replies = numbers.iter().map(|number| reply(*number)).collect();
         self.entries.lock().push(numbers);
         let commits = self.commits.clone();
@@ -103,6 +106,13 @@ fn floors(replies: &[Reply]) -> Vec<u64> {
             other => panic!("{other:?}"),
         })
         .collect()
+}
+
+/// A proposer of a group without any stamp, on a node that knows no other clock than its own.
+fn unsettled(clock: &Arc<ManualClock>) -> (Arc<Proposer>, Arc<Clocks>) {
+    let clocks = Arc::new(Clocks::new(clock.clone()));
+    let log_time = Arc::new(LogTime::new(clocks.clone(), 0));
+    (Arc::new(Proposer::new(log_time, BOUNDS)), clocks)
 }
 
 const BOUNDS: Bounds = Bounds { items_max: 1_000, bytes_max: 8 << 20 };
@@ -255,4 +265,22 @@ async fn closing_answers_what_waits() {
     let late = proposer.propose(vec![command(2)]).expect("taken");
     assert_eq!(late.await, Err(ProposeError::Stopped));
     assert_eq!(proposer.propose(Vec::new()).expect("empty").await, Ok(Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_clock_stamps_nothing_of_a_new_group() {
+    const NOON: u64 = 1_700_000_000_000;
+    let clock = Arc::new(ManualClock::at_unix_ms(NOON + 3_600_000));
+    let (proposer, clocks) = unsettled(&clock);
+    let sink = TestSink::new(1);
+    tokio::spawn(proposer.clone().run(sink.clone()));
+    let refused = proposer.propose(vec![command(0)]).expect("room").await;
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: None }));
+    assert!(sink.stamps.lock().is_empty());
+
+    // What was refused left no trace of that time behind.
+    clock.set_unix_ms(NOON);
+    clocks.set_peers(&std::collections::BTreeSet::new());
+    proposer.propose(vec![command(1)]).expect("room").await.expect("applied");
+    assert_eq!(*sink.stamps.lock(), [NOON]);
 }

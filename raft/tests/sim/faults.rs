@@ -22,7 +22,7 @@ pub enum Fault {
     Blackout,
     /// The syncs of a disk become slow, or fast again.
     Disk { node: usize, sync_ms_max: u64 },
-    /// The clock of one node is wrong by so much, and the others' are right.
+    /// The clock of one node is wrong by so much, unless another's was a moment ago.
     Clock { node: usize, error_ms: i64 },
     /// The leader of a group hands over.
     Transfer { group: GroupId, to: usize },

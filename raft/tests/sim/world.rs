@@ -91,6 +91,8 @@ struct World {
     /// Whether every event is printed: `SWITCHBOARD_SIM_TRACE`.
     shown: bool,
     moving: Option<Move>,
+    /// Whose clock was wrong last, and until when others may go by what it showed.
+    wrong_clock: Option<(usize, u64)>,
 }
 
 impl World {
@@ -115,6 +117,7 @@ impl World {
             random,
             shown: std::env::var_os("SWITCHBOARD_SIM_TRACE").is_some(),
             moving: None,
+            wrong_clock: None,
         }
     }
 

@@ -30,7 +30,6 @@ impl World {
                 let Some(group) = self.group(to as usize - 1, group) else {
                     return net.refuse(call);
                 };
-                self.counts.snapshots += 1;
                 self.processes[to as usize - 1].spawn(async move {
                     match group.receive_snapshot(vote, file).await {
                         Ok(vote) => {
@@ -40,7 +39,10 @@ impl World {
                     }
                 });
             }
-            Letter::SnapshotAnswer { vote, call, .. } => net.resolve_vote(call, vote),
+            Letter::SnapshotAnswer { vote, call, .. } => {
+                self.counts.snapshots += 1;
+                net.resolve_vote(call, vote);
+            }
             Letter::Ask { to, ask } => {
                 let process = &self.processes[to as usize - 1];
                 let (client, attempt) = (ask.client, ask.attempt);

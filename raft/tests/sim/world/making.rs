@@ -86,13 +86,15 @@ impl World {
         let done = Arc::new(parking_lot::Mutex::new(None));
         let group = group_of(user);
         let operation = self.history.invoke(user, Action::Fetch);
-        let mut asked = false;
+        // Which process was asked, in which of its lives: a question ends with the life.
+        let mut asked = None;
         let answer = done.clone();
         self.settle("a mailbox is fetched", move |world| {
             let Some(at) = world.leader(group) else { return false };
-            let again = answer.lock().as_ref().is_some_and(Option::is_none);
-            if !asked || again {
-                asked = true;
+            let refused = answer.lock().as_ref().is_some_and(Option::is_none);
+            let lost = |(at, life): (usize, u64)| world.processes[at].lives != life;
+            if refused || asked.is_none_or(lost) {
+                asked = Some((at, world.processes[at].lives));
                 *answer.lock() = None;
                 let Some(node) = world.processes[at].node() else { return false };
                 let action = Action::Fetch;

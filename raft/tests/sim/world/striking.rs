@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use switchboard_engine::GroupId;
 use switchboard_raft::NodeId;
+use switchboard_raft::limits::CLOCK_READING_AGE_MAX;
 use switchboard_raft::simulation::hands;
 
 use super::{Move, World};
@@ -38,11 +39,7 @@ impl World {
             Fault::Disk { node, sync_ms_max } => {
                 *self.processes[node].sync_ms_max.lock() = sync_ms_max;
             }
-            Fault::Clock { node, error_ms } => {
-                for (at, process) in self.processes.iter().enumerate() {
-                    process.clock.set_error_ms(if at == node { error_ms } else { 0 });
-                }
-            }
+            Fault::Clock { node, error_ms } => self.misset_clock(node, error_ms),
             Fault::Transfer { group, to } => self.transfer(group, to),
             Fault::Checkpoint { node, group } => self.checkpoint(node, group),
             Fault::Move { group } => self.begin_move(group),
@@ -53,6 +50,23 @@ impl World {
     fn victim(&self, node: usize, leader: bool) -> usize {
         let leader = if leader { self.leader(node as GroupId % 3) } else { None };
         leader.unwrap_or(node)
+    }
+
+    /// Sets the clock of one node wrong and all others right. A node goes by readings of the others'
+    /// clocks that may be a while old, so a clock that was set right is still wrong to some: another
+    /// one goes wrong only after that, or a majority would not be right.
+    fn misset_clock(&mut self, node: usize, error_ms: i64) {
+        let now_ms = self.now();
+        for (at, process) in self.processes.iter().enumerate() {
+            if process.clock.error_ms() != 0 {
+                self.wrong_clock = Some((at, now_ms + CLOCK_READING_AGE_MAX.as_millis() as u64));
+            }
+            process.clock.set_error_ms(0);
+        }
+        let trusted = self.wrong_clock.is_none_or(|(at, until)| at == node || until < now_ms);
+        if trusted {
+            self.processes[node].clock.set_error_ms(error_ms);
+        }
     }
 
     /// Cuts what goes to a node, and maybe what comes from it.
