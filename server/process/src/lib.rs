@@ -5,6 +5,7 @@
 //! - [`Shutdown`]: one token and one set of tasks per server; signals; a bounded drain.
 //! - [`telemetry`]: `tracing` to standard error. [`metrics`]: the process's Prometheus recorder.
 //! - [`http`]: `/healthz`, `/readyz`, `/metrics`, within bounds.
+//! - [`tls`]: a certificate authority of one's own; identities that are reloaded.
 //! - [`bind`], [`announce`], [`addresses`]: listening, and telling others where.
 //!
 //! Several servers may share one process (`switchboard dev`): what is global by nature, the
@@ -23,6 +24,7 @@ pub mod metrics;
 mod process_stats;
 mod shutdown;
 pub mod telemetry;
+pub mod tls;
 
 pub use announce::{announce, ready};
 pub use bind::{BindError, bind};

@@ -51,6 +51,7 @@ enum Command {
     GatewayCtl(command::gateway_ctl::GatewayCtl),
     Log(command::log::Log),
     Bench(command::bench::Bench),
+    Cert(command::cert::Cert),
     Completions(command::completions::Completions),
 }
 
@@ -72,6 +73,7 @@ impl Cli {
             Command::GatewayCtl(gateways) => runtime()?.block_on(gateways.run(global)),
             Command::Log(log) => log.run(global),
             Command::Bench(bench) => bench.run(global),
+            Command::Cert(cert) => cert.run(global),
             Command::Completions(completions) => completions.run(),
         }
     }

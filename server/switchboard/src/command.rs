@@ -1,6 +1,7 @@
 //! One file per command: its flags and what it does.
 
 pub(crate) mod bench;
+pub(crate) mod cert;
 pub(crate) mod chat;
 pub(crate) mod cluster;
 pub(crate) mod completions;

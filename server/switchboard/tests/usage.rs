@@ -80,3 +80,23 @@ fn completions_are_written_for_every_shell() {
         assert!(succeed(["completions", shell]).contains("switchboard"), "{shell}");
     }
 }
+
+#[test]
+fn certificates_are_made_and_never_written_over() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("certs");
+    let dir = dir.to_str().unwrap();
+    let early = run(["cert", "issue", "gateway-1", "--dir", dir]);
+    assert_eq!(early.status.code(), Some(1));
+    assert!(text(&early.stderr).contains("switchboard cert init"), "{}", text(&early.stderr));
+    succeed(["cert", "init", "--dir", dir]);
+    let made = succeed(["cert", "issue", "gateway-1", "--dir", dir, "--output", "json"]);
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    assert_eq!(made["role"], "gateway");
+    assert!(std::path::Path::new(made["key"].as_str().unwrap()).exists());
+    for again in [vec!["cert", "init"], vec!["cert", "issue", "gateway-1"]] {
+        let output = run([again, vec!["--dir", dir]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("is there already"), "{}", text(&output.stderr));
+    }
+}

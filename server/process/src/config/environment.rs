@@ -13,7 +13,7 @@ const SECTION: &str = "__";
 
 /// Variables that commands of the binary read themselves; a server that has no such key passes
 /// them over, so that an operator's shell can hold them.
-const FOREIGN: &[&str] = &["STORE", "GATEWAY", "TOKEN", "CONFIG", "OUTPUT", "LOG"];
+const FOREIGN: &[&str] = &["STORE", "GATEWAY", "CA", "TOKEN", "CONFIG", "OUTPUT", "LOG"];
 
 /// The values of the variables; those that name no valid key go to `faults`.
 pub(super) fn values(
