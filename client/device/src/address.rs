@@ -2,7 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-/// A gateway's address: `host:port`, `tcp://host:port` or `ws://host:port[/path]`.
+/// A gateway's address: `host:port` or `tcp://host:port`, `tls://host:port`, `quic://host:port`,
+/// `ws://host:port[/path]` or `wss://host:port[/path]`.
 ///
 /// ```
 /// use switchboard_device::GatewayAddress;
@@ -15,15 +16,22 @@ use std::{fmt, str::FromStr};
 pub enum GatewayAddress {
     /// Frames preceded by their length, over TCP; `host:port`.
     Tcp(String),
-    /// A frame a binary message, over WebSocket; the whole URL.
+    /// The same over TLS; `host:port`.
+    Tls(String),
+    /// The same on a stream of a QUIC connection, which lives on when the network changes;
+    /// `host:port`.
+    Quic(String),
+    /// A frame a binary message, over WebSocket, with TLS if it begins with `wss`; the whole URL.
     WebSocket(String),
 }
 
 /// Why a text is no gateway's address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// The scheme is none of `tcp` and `ws`.
-    #[error("`{address}` has a scheme that is not supported (tcp://, ws://)")]
+    /// The scheme is not known.
+    #[error(
+        "`{address}` has a scheme that is not supported (tcp://, tls://, quic://, ws://, wss://)"
+    )]
     Scheme {
         /// What was given.
         address: String,
@@ -34,6 +42,18 @@ pub enum AddressError {
         /// What was given.
         address: String,
     },
+}
+
+impl GatewayAddress {
+    /// Whether the gateway has to prove who it is.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Tls(_) | Self::Quic(_) => true,
+            Self::WebSocket(url) => url.starts_with("wss:"),
+        }
+    }
 }
 
 impl FromStr for GatewayAddress {
@@ -48,11 +68,16 @@ impl FromStr for GatewayAddress {
         if !port_ok {
             return Err(AddressError::HostPort { address: text.to_owned() });
         }
+        let bare = authority.len() == rest.len();
         match scheme {
-            "tcp" if authority.len() == rest.len() => Ok(Self::Tcp(rest.to_owned())),
-            "tcp" => Err(AddressError::HostPort { address: text.to_owned() }),
-            "ws" if authority.len() == rest.len() => Ok(Self::WebSocket(format!("ws://{rest}/"))),
-            "ws" => Ok(Self::WebSocket(text.to_owned())),
+            "tcp" | "tls" | "quic" if !bare => {
+                Err(AddressError::HostPort { address: text.to_owned() })
+            }
+            "tcp" => Ok(Self::Tcp(rest.to_owned())),
+            "tls" => Ok(Self::Tls(rest.to_owned())),
+            "quic" => Ok(Self::Quic(rest.to_owned())),
+            "ws" | "wss" if bare => Ok(Self::WebSocket(format!("{scheme}://{rest}/"))),
+            "ws" | "wss" => Ok(Self::WebSocket(text.to_owned())),
             _ => Err(AddressError::Scheme { address: text.to_owned() }),
         }
     }
@@ -62,6 +87,8 @@ impl fmt::Display for GatewayAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(authority) => write!(f, "tcp://{authority}"),
+            Self::Tls(authority) => write!(f, "tls://{authority}"),
+            Self::Quic(authority) => write!(f, "quic://{authority}"),
             Self::WebSocket(url) => f.write_str(url),
         }
     }
@@ -78,16 +105,23 @@ mod tests {
             ("tcp://[::1]:7410", "tcp://[::1]:7410"),
             ("ws://a:1", "ws://a:1/"),
             ("ws://a:1/x", "ws://a:1/x"),
+            ("wss://a:1", "wss://a:1/"),
+            ("tls://a:1", "tls://a:1"),
+            ("quic://[::1]:7413", "quic://[::1]:7413"),
         ] {
             let address: GatewayAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), shown);
             assert_eq!(shown.parse::<GatewayAddress>().unwrap(), address);
+            let secure = ["tls", "quic", "wss"].iter().any(|scheme| shown.starts_with(scheme));
+            assert_eq!(address.is_secure(), secure);
         }
     }
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in ["", "a", "a:", ":1", "a:99999", "tcp://a:1/x", "http://a:1", "ws://a"] {
+        for text in
+            ["", "a", "a:", ":1", "a:99999", "tcp://a:1/x", "tls://a:1/x", "http://a:1", "ws://a"]
+        {
             assert!(text.parse::<GatewayAddress>().is_err(), "{text}");
         }
     }

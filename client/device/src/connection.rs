@@ -1,4 +1,5 @@
-//! One connection to a gateway, frame by frame, without any memory of the conversation.
+//! One connection to a gateway, frame by frame, without any memory of the conversation. Above the
+//! byte stream, all transports are one.
 //!
 //! Writing goes into a buffer; whoever waits for the next frame also writes what is buffered, so
 //! neither side can wait for the other for ever. All waits can be dropped without losing anything.
@@ -19,25 +20,26 @@ use switchboard_api::{
     frame::{self, Decoder, FrameError},
     limits::DEVICE_FRAME_BYTES_MAX,
 };
-use tokio::{
-    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{ClientRequestBuilder, Error as WsError, Message, protocol::WebSocketConfig},
+    tungstenite::{
+        ClientRequestBuilder, Error as WsError, Message, http::Uri, protocol::WebSocketConfig,
+    },
 };
 
 use crate::{
     address::GatewayAddress,
     error::{ConnectError, ConnectionError},
     limits::READ_CHUNK_BYTES,
+    stream::{self, AnyStream},
+    trust::Trust,
 };
 
 /// The WebSocket subprotocol that names the device protocol.
 pub const SUBPROTOCOL: &str = "switchboard.v1";
 
-/// A connection over TCP or WebSocket.
+/// A connection over TCP, TLS, QUIC or WebSocket.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -55,32 +57,100 @@ pub const SUBPROTOCOL: &str = "switchboard.v1";
 #[derive(Debug)]
 pub struct Connection {
     socket: Socket,
+    resumed: bool,
+    /// Of a QUIC connection, which alone can move to another network.
+    endpoint: Option<quinn::Endpoint>,
 }
 
 #[derive(Debug)]
 enum Socket {
-    Tcp { stream: TcpStream, read: BytesMut, write: BytesMut },
-    WebSocket { stream: Box<WebSocketStream<TcpStream>>, queued: usize },
+    Delimited { stream: AnyStream, read: BytesMut, write: BytesMut },
+    WebSocket { stream: Box<WebSocketStream<AnyStream>>, queued: usize },
 }
 
 impl Connection {
-    /// Connects within `timeout`.
+    /// Connects within `timeout`; a gateway that has to prove who it is is believed as the system
+    /// believes.
     ///
     /// # Errors
-    /// When the transport or the WebSocket handshake fails or takes too long.
+    /// When the transport or a handshake fails or takes too long.
     pub async fn connect(
         gateway: &GatewayAddress,
         timeout: Duration,
     ) -> Result<Self, ConnectError> {
-        let socket = tokio::time::timeout(timeout, async {
-            match gateway {
-                GatewayAddress::Tcp(authority) => tcp(authority).await,
-                GatewayAddress::WebSocket(url) => web_socket(url).await,
+        let trust = gateway.is_secure().then(Trust::system).transpose()?;
+        Self::connect_with(gateway, trust.as_ref(), timeout).await
+    }
+
+    /// As [`Connection::connect`], believing these authorities. Sessions of TLS are resumed that
+    /// were made with the same `trust` or a clone of it.
+    ///
+    /// # Errors
+    /// When the transport or a handshake fails or takes too long.
+    pub async fn connect_with(
+        gateway: &GatewayAddress,
+        trust: Option<&Trust>,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        let open = Box::pin(Self::open(gateway, trust));
+        tokio::time::timeout(timeout, open).await.map_err(|_| ConnectError::Timeout(timeout))?
+    }
+
+    async fn open(gateway: &GatewayAddress, trust: Option<&Trust>) -> Result<Self, ConnectError> {
+        let trusting = || trust.ok_or(ConnectError::NoTrust);
+        let (mut resumed, mut endpoint) = (false, None);
+        let socket = match gateway {
+            GatewayAddress::Tcp(authority) => {
+                Socket::delimited(Box::new(stream::tcp(authority).await?))
             }
-        })
-        .await
-        .map_err(|_| ConnectError::Timeout(timeout))??;
-        Ok(Self { socket })
+            GatewayAddress::Tls(authority) => {
+                let (stream, again) = stream::tls(authority, trusting()?, false).await?;
+                resumed = again;
+                Socket::delimited(stream)
+            }
+            GatewayAddress::Quic(authority) => {
+                let (stream, own) = stream::quic(authority, trusting()?).await?;
+                endpoint = Some(own);
+                Socket::delimited(Box::new(stream))
+            }
+            GatewayAddress::WebSocket(url) => {
+                let uri = uri(url)?;
+                let authority = uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
+                let stream: AnyStream = if gateway.is_secure() {
+                    let (stream, again) = stream::tls(&authority, trusting()?, true).await?;
+                    resumed = again;
+                    stream
+                } else {
+                    Box::new(stream::tcp(&authority).await?)
+                };
+                web_socket(uri, stream).await?
+            }
+        };
+        Ok(Self { socket, resumed, endpoint })
+    }
+
+    /// Whether the handshake of TLS resumed an earlier session.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Goes on from a new socket, as after a change of networks; false if the transport cannot,
+    /// which only QUIC can.
+    ///
+    /// # Errors
+    /// When no socket can be had.
+    pub fn rebind(&self) -> io::Result<bool> {
+        match &self.endpoint {
+            Some(endpoint) => stream::rebind(endpoint).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// The address that the other side sees, as far as it is known here: that of a QUIC connection.
+    #[must_use]
+    pub fn quic_address(&self) -> Option<std::net::SocketAddr> {
+        self.endpoint.as_ref()?.local_addr().ok()
     }
 
     /// Appends a frame to what is to be written.
@@ -89,7 +159,7 @@ impl Connection {
     /// When the frame is larger than 128 KiB, or the WebSocket is closed.
     pub fn queue(&mut self, frame: &ClientFrame) -> Result<(), ConnectionError> {
         match &mut self.socket {
-            Socket::Tcp { write, .. } => Ok(frame::encode(frame, write)?),
+            Socket::Delimited { write, .. } => Ok(frame::encode(frame, write)?),
             Socket::WebSocket { stream, queued } => {
                 let length = frame.encoded_len();
                 if length > DEVICE_FRAME_BYTES_MAX {
@@ -106,7 +176,7 @@ impl Connection {
     /// Bytes queued and not yet written; on WebSocket an upper bound.
     pub fn queued_bytes(&self) -> usize {
         match &self.socket {
-            Socket::Tcp { write, .. } => write.len(),
+            Socket::Delimited { write, .. } => write.len(),
             Socket::WebSocket { queued, .. } => *queued,
         }
     }
@@ -155,7 +225,7 @@ impl Connection {
     /// When the peer breaks the protocol.
     pub fn next_buffered(&mut self) -> Result<Option<ServerFrame>, ConnectionError> {
         match &mut self.socket {
-            Socket::Tcp { read, .. } => Ok(Decoder::new().next(read)?),
+            Socket::Delimited { read, .. } => Ok(Decoder::new().next(read)?),
             // Its buffer cannot be looked into; the next wait returns at once.
             Socket::WebSocket { .. } => Ok(None),
         }
@@ -168,9 +238,9 @@ impl Connection {
     /// When the transport fails before everything is written.
     pub async fn close(mut self) -> Result<(), ConnectionError> {
         match &mut self.socket {
-            Socket::Tcp { .. } => {
+            Socket::Delimited { .. } => {
                 self.flush().await?;
-                let Socket::Tcp { stream, .. } = &mut self.socket else { return Ok(()) };
+                let Socket::Delimited { stream, .. } = &mut self.socket else { return Ok(()) };
                 tokio::io::AsyncWriteExt::shutdown(stream).await?;
             }
             Socket::WebSocket { stream, .. } => stream.close(None).await?,
@@ -180,18 +250,11 @@ impl Connection {
     }
 }
 
-async fn tcp(authority: &str) -> Result<Socket, ConnectError> {
-    let stream = TcpStream::connect(authority).await?;
-    stream.set_nodelay(true)?;
-    Ok(Socket::Tcp { stream, read: BytesMut::new(), write: BytesMut::new() })
+fn uri(url: &str) -> Result<Uri, ConnectError> {
+    url.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error).into())
 }
 
-async fn web_socket(url: &str) -> Result<Socket, ConnectError> {
-    let uri: tokio_tungstenite::tungstenite::http::Uri =
-        url.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let authority = uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
-    let stream = TcpStream::connect(authority).await?;
-    stream.set_nodelay(true)?;
+async fn web_socket(uri: Uri, stream: AnyStream) -> Result<Socket, ConnectError> {
     let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_CHUNK_BYTES)
@@ -203,9 +266,13 @@ async fn web_socket(url: &str) -> Result<Socket, ConnectError> {
 }
 
 impl Socket {
+    fn delimited(stream: AnyStream) -> Self {
+        Self::Delimited { stream, read: BytesMut::new(), write: BytesMut::new() }
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         match self {
-            Self::Tcp { stream, write, .. } => {
+            Self::Delimited { stream, write, .. } => {
                 while !write.is_empty() {
                     let written = ready!(Pin::new(&mut *stream).poll_write(cx, write))?;
                     if written == 0 {
@@ -215,7 +282,8 @@ impl Socket {
                 }
                 // An idle connection holds no buffer.
                 *write = BytesMut::new();
-                Poll::Ready(Ok(()))
+                // What TLS holds is written too.
+                Poll::Ready(ready!(Pin::new(stream).poll_flush(cx)).map_err(Into::into))
             }
             Self::WebSocket { stream, queued } => {
                 ready!(Pin::new(stream.as_mut()).poll_flush(cx))?;
@@ -230,7 +298,7 @@ impl Socket {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<ServerFrame>, ConnectionError>> {
         match self {
-            Self::Tcp { stream, read, .. } => loop {
+            Self::Delimited { stream, read, .. } => loop {
                 if let Some(frame) = Decoder::new().next(read)? {
                     return Poll::Ready(Ok(Some(frame)));
                 }
@@ -259,7 +327,7 @@ impl Socket {
 
 /// Reads once through a buffer on the stack, so that a connection that waits holds none.
 fn poll_read_some(
-    stream: &mut TcpStream,
+    stream: &mut AnyStream,
     read: &mut BytesMut,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {

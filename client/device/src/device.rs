@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) session: Mutex<Session>,
     /// The application changed the session.
     pub(crate) changed: Notify,
+    /// The network may have changed.
+    pub(crate) moved: Notify,
 }
 
 /// A device that stays connected by itself. Clones are handles to the same device; it shuts down
@@ -89,7 +91,7 @@ impl Device {
     /// Outside a tokio runtime.
     pub fn start(options: DeviceOptions) -> (Self, mpsc::Receiver<Event>) {
         let session = Mutex::new(Session::new(options.manual_ack, options.seen_max));
-        let shared = Arc::new(Shared { session, changed: Notify::new() });
+        let shared = Arc::new(Shared { session, changed: Notify::new(), moved: Notify::new() });
         let mode = if options.start_online { Mode::Online } else { Mode::Offline(Offline::Drop) };
         let (wish, wanted) = watch::channel(Wish { number: 0, mode });
         let (reaching, reached) = watch::channel(0);
@@ -137,6 +139,12 @@ impl Device {
     /// Connects again, also after the device was replaced or refused.
     pub fn go_online(&self) {
         self.want(Mode::Online);
+    }
+
+    /// The network may have changed, as when a phone leaves the house: a QUIC connection goes on from
+    /// a new socket without connecting again. Other connections end by themselves if they must.
+    pub fn network_changed(&self) {
+        self.shared.moved.notify_one();
     }
 
     /// Says goodbye and ends the task; waits of senders end with [`SendError::Closed`].

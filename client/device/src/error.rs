@@ -5,6 +5,8 @@ use std::{io, time::Duration};
 use switchboard_api::{device::v1::error::Code, frame::FrameError};
 use tokio_tungstenite::tungstenite;
 
+use crate::trust::TrustError;
+
 /// Why no connection was made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -14,6 +16,21 @@ pub enum ConnectError {
     /// The WebSocket handshake failed.
     #[error("the WebSocket handshake failed: {0}")]
     WebSocket(Box<tungstenite::Error>),
+    /// The QUIC handshake failed.
+    #[error("the QUIC handshake failed: {0}")]
+    Quic(String),
+    /// The host cannot stand in a certificate.
+    #[error("`{host}` is no host name or address that a certificate could prove")]
+    ServerName {
+        /// What was given.
+        host: String,
+    },
+    /// The gateway has to prove who it is, and nobody was named who could vouch for it.
+    #[error("no authority was named that could vouch for the gateway")]
+    NoTrust,
+    /// It is not known whom to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// It took too long.
     #[error("no answer within {0:?}")]
     Timeout(Duration),

@@ -2,7 +2,7 @@
 //!
 //! - [`Device`] stays connected by itself: it reconnects with backoff, sends again what no gateway
 //!   has accepted, acknowledges what it has handed over, and drops repeats.
-//! - [`Connection`] is the layer below: frames over TCP or WebSocket, for tools and tests.
+//! - [`Connection`] is the layer below: frames over TCP, TLS, QUIC or WebSocket, for tools and tests.
 //!
 //! What it promises together with the servers: a message is an event at most once; messages of one
 //! sender come in the order of sending; nothing that was put into the outbox is dropped in silence.
@@ -25,7 +25,9 @@ mod seen;
 mod session;
 #[cfg(test)]
 mod session_tests;
+mod stream;
 mod task;
+mod trust;
 
 pub use address::{AddressError, GatewayAddress};
 pub use connection::{Connection, SUBPROTOCOL};
@@ -35,3 +37,4 @@ pub use event::{Accepted, DeviceStats, Event, Incoming};
 pub use options::{DeviceOptions, new_message_id};
 pub use outbox::Outgoing;
 pub use switchboard_api::device::v1::{error::Code, receipt::State as ReceiptState};
+pub use trust::{Trust, TrustError};

@@ -38,6 +38,10 @@ pub const EVENTS_MAX: usize = 256;
 /// Time for the transport to connect and for the gateway's `Welcome`.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// A QUIC connection on which nothing at all is heard for so long is gone; a device notices its
+/// gateway's silence before.
+pub const QUIC_IDLE_MAX: Duration = Duration::from_secs(120);
+
 /// Time to write what is queued when a connection is closed on purpose, and for the gateway to make
 /// the last acknowledgements count.
 pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::{
     address::GatewayAddress,
     limits::{BACKOFF_MAX, BACKOFF_MIN, CONNECT_TIMEOUT, EVENTS_MAX, SEEN_MAX},
+    trust::Trust,
 };
 
 /// Who the device is, where it connects, and how.
@@ -26,6 +27,8 @@ pub struct DeviceOptions {
     pub user: Bytes,
     /// 1 to 65535.
     pub device: u16,
+    /// Who may vouch for gateways over TLS and QUIC; `None`: whom the system trusts.
+    pub trust: Option<Trust>,
     /// What the gateway checks; empty where it accepts any.
     pub token: String,
     /// Kept with the device for the push notifier; empty: none.
@@ -54,6 +57,7 @@ impl DeviceOptions {
             gateways,
             user: user.into(),
             device,
+            trust: None,
             token: String::new(),
             push_token: String::new(),
             window: 0,

@@ -29,6 +29,7 @@ use crate::{
     limits::{FAREWELL_TIMEOUT, FRAMES_A_TURN_MAX, KEEPALIVE_DEFAULT, WRITE_BUFFER_BYTES_MAX},
     options::DeviceOptions,
     session::{Ending, Verdict, failed, redirected},
+    trust::Trust,
 };
 
 /// A device that falls silent is closed by the gateway, and a silent gateway by the device.
@@ -158,7 +159,11 @@ impl Task {
             return Err(Ending { fatal: true, ..lost("no gateway is known".to_owned()) });
         };
         let limit = self.options.connect_timeout;
-        let mut connection = Connection::connect(&gateway, limit)
+        if gateway.is_secure() && self.options.trust.is_none() {
+            let trust = Trust::system().map_err(|error| lost(format!("{gateway}: {error}")))?;
+            self.options.trust = Some(trust);
+        }
+        let mut connection = Connection::connect_with(&gateway, self.options.trust.as_ref(), limit)
             .await
             .map_err(|error| lost(format!("{gateway}: {error}")))?;
         let hello = client_frame::Frame::Hello(Hello {
@@ -226,6 +231,11 @@ impl Task {
                     }
                 }
                 () = self.shared.changed.notified() => {}
+                () = self.shared.moved.notified() => {
+                    if let Err(error) = connection.rebind() {
+                        return Some(lost(error.to_string()));
+                    }
+                }
                 () = sleep_until(wake_at.into()) => {
                     let now = Instant::now();
                     if now >= silent_at {

@@ -1,6 +1,9 @@
 //! The configuration of a gateway process.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use switchboard_api::limits as wire;
@@ -27,8 +30,18 @@ pub struct GatewayConfig {
     pub advertise: Option<String>,
     /// Devices over TCP; unset: none.
     pub listen_tcp: Option<SocketAddr>,
+    /// Devices over TLS, with frames or WebSocket in it; unset, or without a certificate: none.
+    pub listen_tls: Option<SocketAddr>,
     /// Devices over WebSocket; unset: none.
     pub listen_ws: Option<SocketAddr>,
+    /// Devices over QUIC (UDP); unset, or without a certificate: none.
+    pub listen_quic: Option<SocketAddr>,
+    /// The certificate for TLS and QUIC, and those between it and its authority: a PEM file.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key: a PEM file.
+    pub tls_key: Option<PathBuf>,
+    /// How often the two are looked at for changes, ms; 100 to 86,400,000. SIGHUP does it at once.
+    pub tls_reload_ms: u64,
     /// Health and metrics.
     pub http: SocketAddr,
     /// Allows plain text and unchecked tokens beyond loopback.
@@ -60,7 +73,12 @@ impl Default for GatewayConfig {
             listen: local(7415),
             advertise: None,
             listen_tcp: Some(local(7410)),
+            listen_tls: Some(local(7411)),
             listen_ws: Some(local(7412)),
+            listen_quic: Some(local(7413)),
+            tls_cert: None,
+            tls_key: None,
+            tls_reload_ms: 10_000,
             http: local(7416),
             insecure: false,
             keepalive_ms: 30_000,
@@ -103,11 +121,13 @@ impl Config for GatewayConfig {
                 faults.check_plain_text(key, address, self.insecure);
             }
         }
+        let tls = self.tls_cert.is_some() && (self.listen_tls.or(self.listen_quic)).is_some();
         faults.check(
-            self.listen_tcp.is_some() || self.listen_ws.is_some(),
+            self.listen_tcp.is_some() || self.listen_ws.is_some() || tls,
             "listen_tcp",
-            "and `listen_ws` are both unset: no device could connect",
+            "is unset, as are all other ways in: no device could connect",
         );
+        self.validate_tls(faults);
         faults.check_range("keepalive_ms", self.keepalive_ms, 1_000, 3_600_000);
         faults.check_range("hello_timeout_ms", self.hello_timeout_ms, 10, 600_000);
         faults.check_range("window_default", self.window_default, 1, wire::WINDOW_MAX);
@@ -117,6 +137,27 @@ impl Config for GatewayConfig {
         let burst_max = u32::try_from(limits::SENDS_PENDING_MAX).unwrap_or(u32::MAX);
         faults.check_range("sends_burst", self.sends_burst, 1, burst_max);
         self.log.validate("log", faults);
+    }
+}
+
+impl GatewayConfig {
+    fn validate_tls(&self, faults: &mut Faults) {
+        let both = self.tls_cert.is_some() == self.tls_key.is_some();
+        faults.check(both, "tls_cert", "and `tls_key` must be given together");
+        let default = Self::default();
+        for (key, asked, default) in [
+            ("listen_tls", self.listen_tls, default.listen_tls),
+            ("listen_quic", self.listen_quic, default.listen_quic),
+        ] {
+            let asked = asked.is_some() && asked != default;
+            faults.check(
+                !asked || self.tls_cert.is_some(),
+                key,
+                "needs a certificate: give `tls_cert` and `tls_key`, or make them with \
+                 `switchboard cert`",
+            );
+        }
+        faults.check_range("tls_reload_ms", self.tls_reload_ms, 100, 86_400_000);
     }
 }
 
@@ -165,14 +206,23 @@ mod tests {
             listen: "0.0.0.0:7415".parse().unwrap(),
             listen_tcp: None,
             listen_ws: None,
+            listen_quic: Some("127.0.0.1:1".parse().unwrap()),
+            tls_key: Some("key.pem".into()),
             reconcile_ms: 60_000,
             sends_burst: 0,
             ..GatewayConfig::default()
         };
         let text = faults(&config);
-        for key in
-            ["`store`", "`name`", "`advertise`", "`listen`", "`listen_tcp`", "`reconcile_ms`"]
-        {
+        for key in [
+            "`store`",
+            "`name`",
+            "`advertise`",
+            "`listen`",
+            "`listen_tcp`",
+            "`reconcile_ms`",
+            "`listen_quic`",
+            "`tls_cert`",
+        ] {
             assert!(text.contains(key), "{key} in {text}");
         }
         assert!(text.contains("`sends_burst`"), "{text}");

@@ -87,10 +87,7 @@ pub(crate) async fn take_in<S: AsyncRead + AsyncWrite + Unpin + Send>(
         }
         Ok(Ok(None)) => return Err(Refused::Gone),
         Ok(Err(error)) => return Err(broken(gateway, &error)),
-        Err(_) => {
-            let message = format!("no Hello within {limit:?}");
-            return Err(refusal(Code::HandshakeTimeout, message, Duration::ZERO));
-        }
+        Err(_) => return Err(no_hello(limit)),
     };
     validate::hello(&hello)
         .map_err(|fault| refusal(Code::Invalid, fault.to_string(), Duration::ZERO))?;
@@ -99,6 +96,11 @@ pub(crate) async fn take_in<S: AsyncRead + AsyncWrite + Unpin + Send>(
         .check(&hello)
         .map_err(|why| refusal(why.code(), why.to_string(), Duration::ZERO))?;
     claim(gateway, hello, socket).await
+}
+
+/// What a device is told that says nothing.
+pub(crate) fn no_hello(limit: Duration) -> Refused {
+    refusal(Code::HandshakeTimeout, format!("no Hello within {limit:?}"), Duration::ZERO)
 }
 
 /// What the device is told about frames that break the protocol.

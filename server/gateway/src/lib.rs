@@ -34,6 +34,7 @@ mod notices;
 mod outcome;
 mod pacing;
 mod peers;
+mod quic;
 mod receipts;
 mod reconcile;
 mod route;
@@ -44,6 +45,7 @@ mod sending_tests;
 mod service;
 mod settle;
 mod socket;
+mod tls_stream;
 mod verifier;
 
 pub use config::GatewayConfig;

@@ -95,8 +95,15 @@ pub(crate) const FAREWELL_MAX: Duration = Duration::from_secs(2);
 pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// Bytes read and thrown away from a device that is being closed, so that its last frames arrive.
 pub(crate) const FAREWELL_BYTES_MAX: usize = 1024 * 1024;
-/// For the WebSocket handshake, which comes before the Hello.
-pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of data in one TLS record; the standard allows no more.
+pub(crate) const TLS_RECORD_BYTES: usize = 16 * 1024;
+/// Bytes that a device may have on the way to us by QUIC and we have not read.
+pub(crate) const QUIC_RECEIVE_WINDOW: u32 = 256 * 1024;
+/// Bytes that QUIC holds for a device until it has them, besides [`WRITE_QUEUE_BYTES_MAX`].
+pub(crate) const QUIC_SEND_WINDOW: u64 = 128 * 1024;
+/// A QUIC connection on which nothing at all is heard for so long is gone. A device that says
+/// nothing of its own ends sooner, by its keepalive; this is for what is left then.
+pub(crate) const QUIC_IDLE_MAX: Duration = Duration::from_secs(120);
 /// What a device is told to wait when the store cannot be reached.
 pub(crate) const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Devices sent away at once are told to come back over this long, and longer if they are many.
@@ -112,6 +119,8 @@ const _: () = {
     // A page of one message always fits the queue of an empty connection.
     assert!(WRITE_QUEUE_BYTES_MAX >= wire::DEVICE_FRAME_BYTES_MAX);
     assert!(wire::BODY_BYTES_MAX < wire::DEVICE_FRAME_BYTES_MAX);
+    // The largest frame can be on its way at once.
+    assert!(QUIC_RECEIVE_WINDOW as usize > wire::DEVICE_FRAME_BYTES_MAX);
     assert!(PAGE_MESSAGES_MAX <= wire::FETCH_MESSAGES_MAX as usize);
     assert!(PAGE_BYTES_MAX <= wire::FETCH_BYTES_MAX as usize);
     // A window may be acknowledged whole while the one before it settles.

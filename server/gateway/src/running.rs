@@ -8,7 +8,10 @@ use switchboard_api::{
     limits::GRPC_MESSAGE_BYTES_MAX,
     v1::{delivery_service_server::DeliveryServiceServer, register_request::Kind},
 };
-use switchboard_process::{BindError, Readiness, Shutdown, bind, http};
+use switchboard_process::{
+    BindError, Readiness, Shutdown, bind, http,
+    tls::{Identity, IdentityError},
+};
 use switchboard_sdk::{Client, ClientOptions, Lease, Load, Registration};
 use tokio::{
     net::TcpListener,
@@ -27,9 +30,14 @@ use crate::{
     listener::{self, Transport},
     meters::Meters,
     peers::Peers,
-    reconcile,
+    quic, reconcile,
     service::Service,
 };
+
+/// The application protocol of TLS and QUIC (ALPN): frames of the device protocol.
+const ALPN: &[u8] = b"switchboard.v1";
+/// What browsers name before they speak WebSocket.
+const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// Why a gateway process did not start.
 #[derive(Debug, thiserror::Error)]
@@ -38,15 +46,28 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// Devices would be let in unchecked from other machines.
-    #[error(
-        "`{key}` is {address}: plain text and unchecked tokens beyond loopback need \
-         `insecure = true` (--insecure)"
-    )]
+    #[error("`{key}` is {address}: {what} beyond loopback needs `insecure = true` (--insecure)")]
     Insecure {
         /// The configuration key of the address.
         key: &'static str,
         /// The address.
         address: SocketAddr,
+        /// What is not safe.
+        what: &'static str,
+    },
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// QUIC cannot be set up.
+    #[error("cannot listen for QUIC on {address} (`listen_quic`): {source}")]
+    Quic {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
     },
     /// A listener does not know its address.
     #[error("cannot tell the address of a listener: {0}")]
@@ -78,6 +99,10 @@ pub struct Running {
 /// # Errors
 /// See [`StartError`].
 pub async fn start(config: GatewayConfig) -> Result<Running, StartError> {
+    let unchecked = [("listen_tls", config.listen_tls), ("listen_quic", config.listen_quic)];
+    for (key, address) in unchecked.into_iter().filter(|_| config.tls_cert.is_some()) {
+        refuse_beyond_loopback(&config, key, address, "taking any token")?;
+    }
     start_with(config, Verifier::accept_any()).await
 }
 
@@ -87,24 +112,16 @@ pub async fn start(config: GatewayConfig) -> Result<Running, StartError> {
 /// # Errors
 /// See [`StartError`]. A store that cannot be reached is none; see [`Running::ready`].
 pub async fn start_with(config: GatewayConfig, verifier: Verifier) -> Result<Running, StartError> {
-    let devices = [
-        ("listen_tcp", "gateway-tcp", config.listen_tcp, Transport::Tcp),
-        ("listen_ws", "gateway-ws", config.listen_ws, Transport::WebSocket),
-    ];
-    let mut listeners = Vec::new();
-    for (key, name, address, transport) in devices {
-        let Some(address) = address else { continue };
-        if !config.insecure && !address.ip().is_loopback() {
-            return Err(StartError::Insecure { key, address });
-        }
-        listeners.push((name, bind(key, address)?, transport));
-    }
+    let Doors { listeners, quic, identity } = Doors::open(&config)?;
     let grpc = bind("listen", config.listen)?;
     let http_listener = bind("http", config.http)?;
     let grpc_address = grpc.local_addr()?;
     let mut addresses = Vec::new();
     for (name, listener, _) in &listeners {
         addresses.push((*name, listener.local_addr()?));
+    }
+    if let Some(endpoint) = &quic {
+        addresses.push(("gateway-quic", endpoint.local_addr()?));
     }
     addresses.push(("gateway-grpc", grpc_address));
 
@@ -145,7 +162,66 @@ pub async fn start_with(config: GatewayConfig, verifier: Verifier) -> Result<Run
     for (_, listener, transport) in listeners {
         gateway.tasks.spawn(listener::accept(gateway.clone(), listener, transport));
     }
+    if let Some(endpoint) = quic {
+        gateway.tasks.spawn(quic::accept(gateway.clone(), endpoint));
+    }
+    if let Some(identity) = identity {
+        spawn(&stop, identity.follow(Duration::from_millis(gateway.config.tls_reload_ms)));
+    }
     Ok(Running { addresses, gateway, registration, shutdown, stop, died, readiness, lease })
+}
+
+/// Where devices come in.
+struct Doors {
+    listeners: Vec<(&'static str, TcpListener, Transport)>,
+    quic: Option<quinn::Endpoint>,
+    identity: Option<Arc<Identity>>,
+}
+
+impl Doors {
+    fn open(config: &GatewayConfig) -> Result<Self, StartError> {
+        let identity = match (&config.tls_cert, &config.tls_key) {
+            (Some(certificate), Some(key)) => Some(Identity::load(certificate, key)?),
+            _ => None,
+        };
+        let mut listeners = Vec::new();
+        for (key, name, address, transport) in [
+            ("listen_tcp", "gateway-tcp", config.listen_tcp, Transport::Tcp),
+            ("listen_ws", "gateway-ws", config.listen_ws, Transport::WebSocket),
+        ] {
+            refuse_beyond_loopback(config, key, address, "plain text")?;
+            if let Some(address) = address {
+                listeners.push((name, bind(key, address)?, transport));
+            }
+        }
+        let mut quic = None;
+        if let Some(identity) = &identity {
+            if let Some(address) = config.listen_tls {
+                let tls = identity.server_config(&[ALPN, ALPN_HTTP])?;
+                let transport = Transport::Tls(Arc::new(tls));
+                listeners.push(("gateway-tls", bind("listen_tls", address)?, transport));
+            }
+            if let Some(address) = config.listen_quic {
+                let endpoint = quic::endpoint(identity.server_config(&[ALPN])?, address);
+                quic = Some(endpoint.map_err(|source| StartError::Quic { address, source })?);
+            }
+        }
+        Ok(Self { listeners, quic, identity })
+    }
+}
+
+fn refuse_beyond_loopback(
+    config: &GatewayConfig,
+    key: &'static str,
+    address: Option<SocketAddr>,
+    what: &'static str,
+) -> Result<(), StartError> {
+    match address {
+        Some(address) if !config.insecure && !address.ip().is_loopback() => {
+            Err(StartError::Insecure { key, address, what })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn spawn(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {

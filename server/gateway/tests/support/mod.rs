@@ -2,6 +2,8 @@
 //! choice, with any of them killed and started again at will.
 #![allow(dead_code)]
 
+pub(crate) mod certificates;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
@@ -94,6 +96,12 @@ impl Gateway {
 
     pub(crate) fn tcp(&self) -> GatewayAddress {
         GatewayAddress::Tcp(self.socket("gateway-tcp").to_string())
+    }
+
+    /// By `tls`, `quic` or `wss`.
+    pub(crate) fn secure(&self, scheme: &str) -> GatewayAddress {
+        let name = if scheme == "quic" { "gateway-quic" } else { "gateway-tls" };
+        format!("{scheme}://{}", self.socket(name)).parse().unwrap()
     }
 
     pub(crate) fn web_socket(&self) -> GatewayAddress {

@@ -14,6 +14,7 @@ use switchboard_process::addresses;
 use switchboard_process::config::{Config, Faults};
 use switchboard_process::ready;
 use switchboard_process::telemetry::LogConfig;
+use switchboard_process::tls::{Authority, CertificateError, Request, Role};
 use switchboard_store::StoreConfig;
 
 use super::runtime;
@@ -23,6 +24,11 @@ use crate::output::Failure;
 
 /// One machine needs few shards: each costs a little, and two cores do not use more.
 const SHARDS: u32 = 4;
+
+/// Where certificates are, in the data directory.
+const TLS_DIR: &str = "tls";
+const AUTHORITY_DAYS: u32 = 3_650;
+const CERTIFICATE_DAYS: u32 = 365;
 
 /// Run the whole messenger in one process: store, chat and gateway
 ///
@@ -55,9 +61,15 @@ struct Flags {
     /// Where devices connect by TCP [default: 127.0.0.1:7410]
     #[arg(long, value_name = "A")]
     listen_tcp: Option<SocketAddr>,
+    /// Where devices connect by TLS [default: 127.0.0.1:7411]
+    #[arg(long, value_name = "A")]
+    listen_tls: Option<SocketAddr>,
     /// Where devices connect by WebSocket [default: 127.0.0.1:7412]
     #[arg(long, value_name = "A")]
     listen_ws: Option<SocketAddr>,
+    /// Where devices connect by QUIC [default: 127.0.0.1:7413]
+    #[arg(long, value_name = "A")]
+    listen_quic: Option<SocketAddr>,
     /// The store's gRPC [default: 127.0.0.1:7400]
     #[arg(long, value_name = "A", visible_alias = "listen")]
     listen_store: Option<SocketAddr>,
@@ -90,7 +102,9 @@ struct DevConfig {
     data: PathBuf,
     ephemeral: bool,
     listen_tcp: SocketAddr,
+    listen_tls: SocketAddr,
     listen_ws: SocketAddr,
+    listen_quic: SocketAddr,
     listen_store: SocketAddr,
     listen_gateway: SocketAddr,
     listen_chat: SocketAddr,
@@ -108,7 +122,9 @@ impl Default for DevConfig {
             data: default_data(),
             ephemeral: false,
             listen_tcp: port(7410),
+            listen_tls: port(7411),
             listen_ws: port(7412),
+            listen_quic: port(7413),
             listen_store: port(7400),
             listen_gateway: port(7415),
             listen_chat: port(7420),
@@ -125,7 +141,9 @@ impl Config for DevConfig {
     fn validate(&self, faults: &mut Faults) {
         for (key, address) in [
             ("listen_tcp", self.listen_tcp),
+            ("listen_tls", self.listen_tls),
             ("listen_ws", self.listen_ws),
+            ("listen_quic", self.listen_quic),
             ("listen_store", self.listen_store),
             ("listen_gateway", self.listen_gateway),
             ("listen_chat", self.listen_chat),
@@ -155,7 +173,9 @@ impl Flags {
     fn free_ports(&mut self) {
         for address in [
             &mut self.listen_tcp,
+            &mut self.listen_tls,
             &mut self.listen_ws,
+            &mut self.listen_quic,
             &mut self.listen_store,
             &mut self.listen_gateway,
             &mut self.listen_chat,
@@ -208,12 +228,18 @@ async fn serve(config: &DevConfig, data: &Path) -> Result<(), Failure> {
     })
     .await
     .map_err(|error| Failure::failed(format!("cannot start the chat: {error}")))?;
+    let (certificate, key) = certificate(config, data)
+        .map_err(|error| Failure::failed(format!("cannot make a certificate: {error}")))?;
     let mut gateway = switchboard_gateway::start(GatewayConfig {
         store: nodes,
         name: Some("dev".to_owned()),
         listen: config.listen_gateway,
         listen_tcp: Some(config.listen_tcp),
+        listen_tls: Some(config.listen_tls),
         listen_ws: Some(config.listen_ws),
+        listen_quic: Some(config.listen_quic),
+        tls_cert: Some(certificate),
+        tls_key: Some(key),
         http: config.http_gateway,
         insecure: config.insecure,
         ..GatewayConfig::default()
@@ -251,6 +277,28 @@ async fn serve(config: &DevConfig, data: &Path) -> Result<(), Failure> {
     died.map_or(Ok(()), |why| Err(Failure::failed(why)))
 }
 
+/// A certificate for TLS and QUIC, of an authority that stays with the data: devices go on trusting
+/// it, while the certificate is made anew at each start and so never gets old.
+fn certificate(config: &DevConfig, data: &Path) -> Result<(PathBuf, PathBuf), CertificateError> {
+    let dir = data.join(TLS_DIR);
+    let authority = match Authority::open(&dir) {
+        Err(CertificateError::NoAuthority { .. }) => {
+            Authority::create(&dir, "Switchboard dev CA", AUTHORITY_DAYS)?
+        }
+        opened => opened?,
+    };
+    let mut hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    for address in [config.listen_tls, config.listen_quic] {
+        let host = address.ip().to_string();
+        if !address.ip().is_unspecified() && !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    let name = "gateway".to_owned();
+    let request = Request { name, role: Role::Gateway, hosts, days: CERTIFICATE_DAYS };
+    authority.issue(&request)?.replace(&dir, "gateway")
+}
+
 fn address(server: &impl Server, wanted: &str) -> Result<String, Failure> {
     server
         .addresses()
@@ -266,11 +314,17 @@ fn hint(config: &DevConfig, data: &Path, bound: &[(&'static str, SocketAddr)]) {
         .iter()
         .find(|(name, address)| *name == "gateway-tcp" && *address != default)
         .map_or_else(String::new, |(_, address)| format!(" --gateway {address}"));
+    let quic = bound
+        .iter()
+        .find(|(name, _)| *name == "gateway-quic")
+        .map_or_else(String::new, |(_, address)| address.to_string());
     let kept = if config.ephemeral { "removed at the end" } else { "kept" };
     eprintln!(
         "\nIn another terminal:  switchboard device --as alice{gateway} chat bob\n\
          and in a third one:   switchboard device --as bob{gateway} chat alice\n\n\
+         TLS and QUIC: --gateway quic://{quic} --ca {}\n\
          Data is {kept}: {}\nCtrl-C ends it.",
+        data.join(TLS_DIR).join("ca.pem").display(),
         data.display()
     );
 }

@@ -4,8 +4,10 @@ mod chat;
 mod recv;
 mod send;
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
-use switchboard_device::{Device, DeviceOptions, Event, GatewayAddress};
+use switchboard_device::{Device, DeviceOptions, Event, GatewayAddress, Trust};
 use tokio::sync::mpsc;
 
 use super::name::DeviceName;
@@ -18,12 +20,14 @@ use crate::output::Failure;
   switchboard device --as alice chat bob
   switchboard device --as alice send bob 'are you there?'
   switchboard device --as bob recv
-  switchboard device --as bob/2 --gateway ws://127.0.0.1:7412 recv --follow")]
+  switchboard device --as bob/2 --gateway ws://127.0.0.1:7412 recv --follow
+  switchboard device --as bob --gateway quic://127.0.0.1:7413 --ca ./certs/ca.pem recv")]
 pub(crate) struct DeviceCommand {
     /// Who to be, and which device if not the primary one
     #[arg(long = "as", value_name = "USER[/DEV]")]
     name: DeviceName,
-    /// Gateways, as host:port or ws://host:port; the next is tried when one fails
+    /// Gateways, as host:port, or tls://, quic://, ws:// or wss://host:port; the next is tried when
+    /// one fails
     #[arg(
         long,
         value_name = "A[,A]",
@@ -32,6 +36,10 @@ pub(crate) struct DeviceCommand {
         env = "SWITCHBOARD_GATEWAY"
     )]
     gateway: Vec<GatewayAddress>,
+    /// Believe gateways whose certificate was signed by an authority in this PEM file, instead of
+    /// those that the system trusts
+    #[arg(long, value_name = "FILE", env = "SWITCHBOARD_CA")]
+    ca: Option<PathBuf>,
     /// What the gateway checks; `dev` and --insecure gateways take any
     #[arg(
         long,
@@ -54,7 +62,9 @@ enum Command {
 
 impl DeviceCommand {
     pub(crate) async fn run(self, global: Global) -> Result<(), Failure> {
+        let trust = self.ca.as_deref().map(Trust::authority).transpose();
         let options = DeviceOptions {
+            trust: trust.map_err(|error| Failure::failed(error.to_string()))?,
             token: self.token,
             manual_ack: true,
             ..DeviceOptions::new(self.name.user, self.name.device.unwrap_or(1), self.gateway)

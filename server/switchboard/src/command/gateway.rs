@@ -1,6 +1,7 @@
 //! `gateway`: the process that holds devices' connections.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
@@ -10,7 +11,7 @@ use super::runtime;
 use super::server::{self, ConfigArgs, is_unset};
 use crate::output::Failure;
 
-/// Run a gateway: devices connect to it over TCP and WebSocket
+/// Run a gateway: devices connect to it over TCP, WebSocket, TLS and QUIC
 ///
 /// Start as many as you like, each with a name of its own.
 #[derive(Debug, Args)]
@@ -18,6 +19,7 @@ use crate::output::Failure;
   switchboard gateway --store 127.0.0.1:7400 --name gateway-1
   switchboard gateway --store 10.0.0.1:7400 --name gateway-2 --listen 10.0.0.6:7415 \\
       --listen-tcp 0.0.0.0:7410 --listen-ws 0.0.0.0:7412 --insecure
+  switchboard gateway --name gateway-3 --tls-cert certs/gateway-3.pem --tls-key certs/gateway-3.key
   switchboard gateway --name gateway-1 --print-config")]
 pub(crate) struct Gateway {
     #[command(flatten)]
@@ -44,9 +46,22 @@ struct Flags {
     /// Where devices connect by TCP [default: 127.0.0.1:7410]
     #[arg(long, value_name = "A")]
     listen_tcp: Option<SocketAddr>,
+    /// Where devices connect by TLS, with frames or WebSocket in it; needs a certificate
+    /// [default: 127.0.0.1:7411]
+    #[arg(long, value_name = "A")]
+    listen_tls: Option<SocketAddr>,
     /// Where devices connect by WebSocket [default: 127.0.0.1:7412]
     #[arg(long, value_name = "A")]
     listen_ws: Option<SocketAddr>,
+    /// Where devices connect by QUIC; needs a certificate [default: 127.0.0.1:7413]
+    #[arg(long, value_name = "A")]
+    listen_quic: Option<SocketAddr>,
+    /// Certificate for TLS and QUIC, as `switchboard cert issue` makes it; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// Health and metrics [default: 127.0.0.1:7416]
     #[arg(long, value_name = "A")]
     http: Option<SocketAddr>,
