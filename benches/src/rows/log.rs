@@ -1,7 +1,8 @@
 //! C2: the append log, 256-byte records, each answer fsynced.
 //!
 //! - *alone*: one caller that waits for each record, median, beside a loop that writes and syncs 4 KiB
-//!   of a file filled before, by the method that the log has chosen; the loop runs before and after, its median is over both.
+//!   of a file filled before, by the method that the log has chosen. The disk is faster and slower from one
+//!   second to the next, so the two take turns, a few commits each.
 //! - *rate*: records a second in batches of 512, two batches under way, segments used again.
 //! - *CPU*: user and system time of the process a record, in batches of 64.
 
@@ -15,7 +16,7 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 use switchboard_engine::{
     EntryPayload, LogId,
-    fs::{Files, OpenMode, RealFiles},
+    fs::{FileHandle, Files, OpenMode, RealFiles},
     log::{Log, LogOptions, Record},
 };
 
@@ -33,6 +34,8 @@ pub(super) const ROW: Row = Row { id: "C2", title: "append log", measure, probes
 const UNDER_WAY: u64 = 2;
 const BATCHES: u64 = 4_000;
 const ALONE: u64 = 4_000;
+/// Commits in one turn.
+const TURN: u64 = 50;
 const BARE_BYTES: u64 = 8 << 20;
 const BLOCK: usize = 4096;
 const GROUP: u32 = 1;
@@ -41,14 +44,15 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
     let scratch = run.scratch()?;
     let dir = scratch.path();
     let files = Arc::new(RealFiles);
-    let mut appender = Appender { log: Log::open(files, dir, LogOptions::default())?, index: 1 };
+    let mut appender = Appender::new(Log::open(files, dir, LogOptions::default())?);
     let direct = appender.log.stats().writes_direct;
     run.say("C2: one at a time");
-    let mut bare = Vec::new();
-    bare_commits(dir, direct, run.scaled(ALONE) / 2, &mut bare)?;
-    let mut alone = appender.alone(run.scaled(ALONE))?;
-    bare_commits(dir, direct, run.scaled(ALONE) / 2, &mut bare)?;
-    let (alone, bare) = (micros(&mut alone), micros(&mut bare));
+    let mut bare = Bare::new(dir, direct)?;
+    for _ in 0..run.scaled(ALONE).div_ceil(TURN) {
+        bare.commits(TURN)?;
+        appender.alone(TURN)?;
+    }
+    let (alone, bare) = (micros(&mut appender.alone), micros(&mut bare.samples));
     run.say("C2: batches");
     // The first round fills segments with zeros, the second uses them again.
     appender.batches(512, run.scaled(BATCHES))?;
@@ -71,21 +75,34 @@ fn micros(samples: &mut [Duration]) -> f64 {
 }
 
 /// Writes and syncs block after block of a file that was filled before, by the log's method.
-fn bare_commits(dir: &Path, direct: bool, count: u64, samples: &mut Vec<Duration>) -> Result<()> {
-    let (files, path) = (RealFiles, dir.join("bare"));
-    let file = files.open(&path, OpenMode::CreateNew)?;
-    file.write_at(&vec![0; BARE_BYTES as usize], 0)?;
-    file.sync_data()?;
-    let file = if direct { files.open(&path, OpenMode::WriteDirect)? } else { file };
-    let memory = vec![1; 2 * BLOCK];
-    let block = &memory[memory.as_ptr().align_offset(BLOCK)..][..BLOCK];
-    for nth in 0..count {
-        let started = Instant::now();
-        file.write_durable(block, nth * BLOCK as u64 % BARE_BYTES)?;
-        samples.push(started.elapsed());
+struct Bare {
+    file: Arc<dyn FileHandle>,
+    memory: Vec<u8>,
+    blocks: u64,
+    samples: Vec<Duration>,
+}
+
+impl Bare {
+    fn new(dir: &Path, direct: bool) -> Result<Self> {
+        let (files, path) = (RealFiles, dir.join("bare"));
+        let file = files.open(&path, OpenMode::CreateNew)?;
+        file.write_at(&vec![0; BARE_BYTES as usize], 0)?;
+        file.sync_data()?;
+        let file = if direct { files.open(&path, OpenMode::WriteDirect)? } else { file };
+        Ok(Self { file, memory: vec![1; 2 * BLOCK], blocks: 0, samples: Vec::new() })
     }
-    files.remove(&path)?;
-    Ok(())
+
+    fn commits(&mut self, count: u64) -> Result<()> {
+        let aligned = self.memory.as_ptr().align_offset(BLOCK);
+        let block = &self.memory[aligned..][..BLOCK];
+        for _ in 0..count {
+            let started = Instant::now();
+            self.file.write_durable(block, self.blocks * BLOCK as u64 % BARE_BYTES)?;
+            self.samples.push(started.elapsed());
+            self.blocks += 1;
+        }
+        Ok(())
+    }
 }
 
 struct Rate {
@@ -96,9 +113,14 @@ struct Rate {
 struct Appender {
     log: Log,
     index: u64,
+    alone: Vec<Duration>,
 }
 
 impl Appender {
+    fn new(log: Log) -> Self {
+        Self { log, index: 1, alone: Vec::new() }
+    }
+
     fn record(&mut self) -> Record {
         let payload =
             EntryPayload::Commands(Bytes::from(vec![self.index.to_le_bytes()[0]; BODY_BYTES]));
@@ -107,15 +129,14 @@ impl Appender {
         Record::Entry { group: GROUP, log_id, payload }
     }
 
-    fn alone(&mut self, count: u64) -> Result<Vec<Duration>> {
-        let mut samples = Vec::new();
+    fn alone(&mut self, count: u64) -> Result<()> {
         for _ in 0..count {
             let record = self.record();
             let started = Instant::now();
             self.log.append_wait(vec![record])?;
-            samples.push(started.elapsed());
+            self.alone.push(started.elapsed());
         }
-        Ok(samples)
+        Ok(())
     }
 
     /// Appends batches, each by one call, and keeps only the last ones.
