@@ -176,10 +176,19 @@ fn is_done(reply: &Reply) -> bool {
 
 /// Opens the shard that a feeder left behind.
 pub fn reopen_shard(dir: &Path) -> Result<Shard> {
-    let files = Arc::new(RealFiles);
-    let log = Log::open(files.clone(), dir, LogOptions::default())?;
+    open_shard(open_shard_log(dir)?, dir)
+}
+
+/// The log of it alone.
+pub fn open_shard_log(dir: &Path) -> Result<Log> {
+    Ok(Log::open(Arc::new(RealFiles), dir, LogOptions::default())?)
+}
+
+/// The shard on its log.
+pub fn open_shard(log: Log, dir: &Path) -> Result<Shard> {
     let options = ShardOptions { purge_after_checkpoint: true };
-    Shard::open(log, files, dir, GROUP, options).context("cannot open what was prepared")
+    let shard = Shard::open(log, Arc::new(RealFiles), dir, GROUP, options);
+    shard.context("cannot open what was prepared")
 }
 
 #[cfg(test)]

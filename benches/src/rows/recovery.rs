@@ -1,6 +1,8 @@
 //! C3: recovery, everything it reads being in the page cache.
 //!
 //! - *log*: `Log::open` of 1 GiB of entries of 256 bytes.
+//! - *replay*: `Shard::open` on such a log of messages, opened, without any checkpoint: every entry is read again,
+//!   its CRC with it, and applied. The embedded store never has more than 64 MiB of it.
 //! - *checkpoint*: `Shard::open` of a checkpoint of 10M sessions, in a fresh process.
 //! - *start*: from starting a process until it says that a store with 1M sessions and 1M messages is
 //!   open. The directory is as a store leaves it that checkpoints every 64 MiB of log and is killed.
@@ -33,7 +35,9 @@ use crate::{
     measure::{median, timed},
     peers::redis::Redis,
     run::Run,
-    workload::{BODY_BYTES, Feeder, GROUP, claim, message, reopen_shard, user},
+    workload::{
+        BODY_BYTES, Feeder, GROUP, claim, message, open_shard, open_shard_log, reopen_shard, user,
+    },
 };
 
 pub(super) const ROW: Row = Row {
@@ -71,6 +75,8 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
         (run.scaled(LOG_BYTES), run.scaled(CHECKPOINT_SESSIONS), run.scaled(SESSIONS));
     run.say(format_args!("C3: a log of {bytes} bytes"));
     let log = open_log(run, bytes)?;
+    run.say(format_args!("C3: the replay of a log of {bytes} bytes"));
+    let replay = replay(run, bytes)?;
     run.say(format_args!("C3: a checkpoint of {many} sessions"));
     let checkpoint = open_checkpoint(run, many)?;
     run.say(format_args!("C3: a store with {some} sessions and messages"));
@@ -79,6 +85,7 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
     let redis = start_redis(run, some)?;
     Ok(vec![
         seconds("C3.log", format!("open a log of {bytes} bytes"), log, 0.4).limit("0.18 s"),
+        Entry::new("C3.replay", format!("replay {bytes} bytes"), replay, "s", Better::Less),
         seconds("C3.checkpoint", format!("load {many} sessions"), checkpoint, 0.2).limit("0.08 s"),
         seconds("C3.start", format!("start with {some} sessions, messages"), start, 1.0)
             .peer("Redis, rewritten AOF", redis),
@@ -110,6 +117,25 @@ fn open_log(run: &Run, bytes: u64) -> Result<f64> {
     several(|| {
         let (log, seconds) = timed(|| Ok(open()?))?;
         ensure!(log.group_state(GROUP) == state, "the log is not what it was");
+        Ok(seconds)
+    })
+}
+
+/// Only the shard's part: what the log takes to open is C3.log.
+fn replay(run: &Run, bytes: u64) -> Result<f64> {
+    let scratch = run.scratch()?;
+    let mut feeder = Feeder::new(scratch.path(), Rules::default(), true)?;
+    let (body, mut next) = (Bytes::from(vec![b'x'; BODY_BYTES]), 0);
+    while feeder.log().map_or(bytes, |log| log.retained_bytes(GROUP)) < bytes {
+        let numbers = next..next + PREPARED_AT_ONCE;
+        feeder.apply(numbers.map(|n| Command::Enqueue(message(n, n / MESSAGES_EACH, &body))))?;
+        next += PREPARED_AT_ONCE;
+    }
+    drop(feeder);
+    several(|| {
+        let log = open_shard_log(scratch.path())?;
+        let (shard, seconds) = timed(|| open_shard(log, scratch.path()))?;
+        ensure!(shard.stats().messages == next, "messages are missing");
         Ok(seconds)
     })
 }
