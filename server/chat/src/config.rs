@@ -1,5 +1,7 @@
 //! The configuration of a chat process.
 
+mod push;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -9,6 +11,7 @@ use switchboard_process::{
     telemetry::LogConfig,
 };
 
+pub use self::push::PushConfig;
 use crate::limits;
 
 /// Where a chat process finds the store, where it listens, and how long receipts wait.
@@ -16,7 +19,7 @@ use crate::limits;
 #[serde(default, deny_unknown_fields)]
 pub struct ChatConfig {
     /// Store nodes to start from, `host:port`; at least one. A list, or one text with commas.
-    #[serde(deserialize_with = "addresses")]
+    #[serde(deserialize_with = "list")]
     pub store: Vec<String>,
     /// The name in the registry, 1 to 64 bytes; unset: `chat@` and the advertised address. A name
     /// that is kept over restarts ends the life before at once.
@@ -31,6 +34,8 @@ pub struct ChatConfig {
     pub insecure: bool,
     /// How long a receipt waits to be merged with another of the same message, ms; 0 to 20.
     pub receipt_merge_ms: u64,
+    /// How devices that are not connected are woken up.
+    pub push: PushConfig,
     /// Logging.
     pub log: LogConfig,
 }
@@ -45,6 +50,7 @@ impl Default for ChatConfig {
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7421)),
             insecure: false,
             receipt_merge_ms: limits::RECEIPT_MERGE_MS,
+            push: PushConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -79,6 +85,7 @@ impl Config for ChatConfig {
             0,
             limits::RECEIPT_MERGE_MS_MAX,
         );
+        self.push.validate(self.insecure, faults);
         self.log.validate("log", faults);
     }
 }
@@ -90,16 +97,16 @@ fn is_host_port(address: &str) -> bool {
 }
 
 /// A list, or one text with commas, as the environment has it.
-fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Addresses {
+    enum Several {
         List(Vec<String>),
         Text(String),
     }
-    Ok(match Addresses::deserialize(from)? {
-        Addresses::List(list) => list,
-        Addresses::Text(text) => {
+    Ok(match Several::deserialize(from)? {
+        Several::List(list) => list,
+        Several::Text(text) => {
             text.split(',').map(str::trim).filter(|a| !a.is_empty()).map(str::to_owned).collect()
         }
     })

@@ -4,7 +4,8 @@
 //! ```text
 //! gateway ══Route══▶ route::stream ──enqueue──▶ store
 //!         ◀════════   Pairs, Receipts   │
-//! gateways ◀══Deliver══ delivery::Outlet ◀─┘ sessions that came back with the answer
+//! gateways ◀══Deliver══ delivery::Outlet ◀─┤ sessions that came back with the answer
+//! push services ◀─────────── Notifier ◀────┘ devices that have none
 //! ```
 //!
 //! It holds no state that matters: what it was asked and has not answered is sent again by the
@@ -20,9 +21,11 @@ mod config;
 mod delivery;
 mod limits;
 mod meters;
+mod notifier;
 mod route;
 mod running;
 mod service;
 
-pub use config::ChatConfig;
+pub use config::{ChatConfig, PushConfig};
+pub use notifier::{PushError, REPLAY_WINDOW_S, SecretsError, VapidKeyError};
 pub use running::{Running, StartError, start};

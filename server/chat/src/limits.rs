@@ -58,6 +58,42 @@ pub(crate) const RETRY_AFTER_BASE: Duration = Duration::from_millis(30);
 /// The longest it is told.
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 
+/// Devices that are looked up at once before they are woken up.
+pub(crate) const LOOK_UP_DEVICES_MAX: usize = 256;
+/// Wake-ups of a kind that wait for a request; more are dropped.
+pub(crate) const WAKE_UPS_QUEUED_MAX: usize = 4_096;
+/// Requests of a kind under way, those that wait for another attempt included.
+pub(crate) const REQUESTS_UNDER_WAY_MAX: usize = 16;
+/// Wake-ups in one request to the webhook.
+pub(crate) const WEBHOOK_WAKE_UPS_MAX: usize = 100;
+/// Bytes of an answer that are read before its connection is given up.
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Connections to a host that are kept for the next request.
+pub(crate) const IDLE_REQUEST_CONNECTIONS_MAX: usize = 16;
+/// The longest wait that a server's `Retry-After` gets.
+pub(crate) const RETRY_AFTER_HEEDED_MAX: Duration = Duration::from_secs(60);
+/// How long a push service keeps a wake-up for a browser that is off, seconds.
+pub(crate) const WEB_PUSH_TTL_S: u32 = 24 * 3600;
+/// For the wake-ups that wait at a shutdown.
+pub(crate) const FINISH_MAX: Duration = Duration::from_secs(2);
+/// Push services that a subscription may name (default): Google, Mozilla, Apple, Microsoft.
+pub(crate) const WEB_PUSH_HOSTS: [&str; 4] =
+    ["fcm.googleapis.com", "push.services.mozilla.com", "web.push.apple.com", "notify.windows.com"];
+/// A device is woken up at most once in so long (default), ms.
+pub(crate) const PUSH_INTERVAL_MS: u64 = 30_000;
+/// Devices known to the notifier (default): some 100 bytes each.
+pub(crate) const PUSH_DEVICES: usize = 100_000;
+/// The most that may be set.
+pub(crate) const PUSH_DEVICES_MAX: usize = 10_000_000;
+/// Attempts of a request (default).
+pub(crate) const PUSH_ATTEMPTS: u32 = 6;
+/// For one attempt (default), ms.
+pub(crate) const PUSH_TIMEOUT_MS: u64 = 10_000;
+/// The first wait before another attempt (default), ms.
+pub(crate) const PUSH_BACKOFF_MS: u64 = 500;
+/// The longest (default), ms.
+pub(crate) const PUSH_BACKOFF_MAX_MS: u64 = 30_000;
+
 /// How long a shutdown waits for what is under way.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(15);
 /// How often a gateway's connection is probed, and how long it may take to answer.
@@ -72,6 +108,10 @@ const _: () = assert!(
     CALL_BYTES_MAX + limits::ITEMS_PER_BATCH_MAX * limits::ENVELOPE_BYTES_MAX
         <= limits::REQUEST_BYTES_MAX
 );
+const _: () = assert!(LOOK_UP_DEVICES_MAX <= limits::ITEMS_PER_BATCH_MAX);
+const _: () = assert!(LOOK_UP_DEVICES_MAX <= WAKE_UPS_QUEUED_MAX);
+const _: () = assert!(PUSH_DEVICES <= PUSH_DEVICES_MAX);
+const _: () = assert!(PUSH_BACKOFF_MS <= PUSH_BACKOFF_MAX_MS);
 const _: () = assert!(DELIVER_BYTES_MAX <= GATEWAY_BYTES_MAX);
 const _: () = assert!(
     DELIVER_BYTES_MAX + limits::BODY_BYTES_MAX + DELIVER_PUSHES_MAX * limits::ENVELOPE_BYTES_MAX

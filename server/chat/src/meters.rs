@@ -3,7 +3,10 @@
 use metrics::{Counter, Gauge, counter, gauge};
 use switchboard_api::v1::ItemStatus;
 
-use crate::route::pairs::Outcome;
+use crate::{
+    notifier::{Noted, Sent},
+    route::pairs::Outcome,
+};
 
 /// Handles, looked up once.
 pub(crate) struct Meters {
@@ -81,5 +84,94 @@ impl PushMeters {
         let with =
             |outcome: &'static str| counter!("switchboard_chat_pushes_total", "outcome" => outcome);
         Self { sent: with("sent"), dropped: with("dropped"), fenced: with("fenced") }
+    }
+}
+
+/// What becomes of wake-ups.
+pub(crate) struct NotifierMeters {
+    ready: Counter,
+    coalesced: Counter,
+    full: Counter,
+    /// Devices that wait to be woken up, or for the end of their interval.
+    pub(crate) devices: Gauge,
+    /// Not needed: the device has connected, or nothing waits any more.
+    pub(crate) awake: Counter,
+    /// The device gave no push token.
+    pub(crate) without_token: Counter,
+    /// A subscription that cannot be used.
+    pub(crate) bad_token: Counter,
+    /// Neither a webhook nor Web Push is set up for this kind of token.
+    pub(crate) no_channel: Counter,
+    /// The store did not answer; tried again after an interval.
+    pub(crate) not_looked_up: Counter,
+    pub(crate) webhook: ChannelMeters,
+    pub(crate) web_push: ChannelMeters,
+}
+
+impl NotifierMeters {
+    pub(crate) fn new() -> Self {
+        let noted =
+            |outcome| counter!("switchboard_chat_wake_ups_noted_total", "outcome" => outcome);
+        let skipped =
+            |reason| counter!("switchboard_chat_wake_ups_skipped_total", "reason" => reason);
+        Self {
+            ready: noted("ready"),
+            coalesced: noted("coalesced"),
+            full: noted("dropped"),
+            devices: gauge!("switchboard_chat_wake_up_devices"),
+            awake: skipped("awake"),
+            without_token: skipped("no_token"),
+            bad_token: skipped("bad_token"),
+            no_channel: skipped("no_channel"),
+            not_looked_up: skipped("not_looked_up"),
+            webhook: ChannelMeters::new("webhook"),
+            web_push: ChannelMeters::new("web_push"),
+        }
+    }
+
+    pub(crate) fn noted(&self, noted: Noted) {
+        let counter = match noted {
+            Noted::Ready => &self.ready,
+            Noted::Coalesced => &self.coalesced,
+            Noted::Dropped => &self.full,
+        };
+        counter.increment(1);
+    }
+}
+
+/// One way of waking devices up.
+#[derive(Clone)]
+pub(crate) struct ChannelMeters {
+    sent: Counter,
+    gone: Counter,
+    refused: Counter,
+    failed: Counter,
+    /// The queue was full.
+    pub(crate) dropped: Counter,
+    /// Attempts beyond the first.
+    pub(crate) retries: Counter,
+}
+
+impl ChannelMeters {
+    fn new(channel: &'static str) -> Self {
+        let with = |outcome: &'static str| counter!("switchboard_chat_wake_ups_total", "channel" => channel, "outcome" => outcome);
+        Self {
+            sent: with("sent"),
+            gone: with("gone"),
+            refused: with("refused"),
+            failed: with("failed"),
+            dropped: with("dropped"),
+            retries: counter!("switchboard_chat_wake_up_retries_total", "channel" => channel),
+        }
+    }
+
+    pub(crate) fn count(&self, sent: Sent, wake_ups: usize) {
+        let counter = match sent {
+            Sent::Done => &self.sent,
+            Sent::Gone => &self.gone,
+            Sent::Refused => &self.refused,
+            Sent::Failed => &self.failed,
+        };
+        counter.increment(wake_ups as u64);
     }
 }

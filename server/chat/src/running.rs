@@ -19,6 +19,7 @@ use crate::{
     delivery::Dispatcher,
     limits::{DRAIN_MAX, KEEP_ALIVE},
     meters::Meters,
+    notifier::{Notifier, PushError},
     route::stream::Router,
     service::Service,
 };
@@ -35,6 +36,9 @@ pub enum StartError {
     /// A store address or the name is not valid.
     #[error(transparent)]
     Store(#[from] switchboard_sdk::Error),
+    /// Devices cannot be woken up as configured.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// The descriptors of the services cannot be read.
     #[error("cannot set up reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -52,6 +56,7 @@ pub struct Running {
     died: CancellationToken,
     registration: Registration,
     lease: watch::Receiver<Lease>,
+    notifier: Option<Arc<Notifier>>,
 }
 
 /// Starts a chat process: listens, then registers in the background for as long as it takes.
@@ -70,8 +75,10 @@ pub async fn start(config: ChatConfig) -> Result<Running, StartError> {
     let readiness = Readiness::new();
     // No pages of its own.
     let http = http::serve(http_listener, &readiness, Default::default(), &shutdown)?;
+    let notifier = Notifier::start(&config.push, store.clone(), &stop)?;
     let router = Arc::new(Router {
         dispatcher: Dispatcher::start(store.watch_gateways(Kind::Gateway), stop.clone()),
+        notifier: notifier.clone(),
         store: store.clone(),
         receipt_merge: Duration::from_millis(config.receipt_merge_ms),
         meters: Meters::new(),
@@ -83,7 +90,7 @@ pub async fn start(config: ChatConfig) -> Result<Running, StartError> {
     let registration = Registration::start(store, &name, &advertise, Kind::Chat, Load::default)?;
     let lease = registration.lease();
     follow_readiness(lease.clone(), readiness, stop.clone());
-    Ok(Running { grpc, http, shutdown, stop, died, registration, lease })
+    Ok(Running { grpc, http, shutdown, stop, died, registration, lease, notifier })
 }
 
 async fn serve(
@@ -179,6 +186,9 @@ impl Running {
             tokio::join!(self.shutdown.drain(DRAIN_MAX), self.registration.deregister());
         if !drained {
             warn!("the shutdown did not wait for everything under way");
+        }
+        if let Some(notifier) = &self.notifier {
+            notifier.finish().await;
         }
         self.stop.cancel();
     }

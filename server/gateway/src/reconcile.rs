@@ -58,8 +58,11 @@ async fn compare(client: &Client, peers: &Peers, meters: &Meters) {
 
 /// How many of these have something unheard of.
 async fn compare_batch(client: &Client, batch: &[Arc<Peer>]) -> u64 {
-    let items =
-        batch.iter().map(|peer| stat_request::Item { device: Some(peer.device.clone()) }).collect();
+    let item = |peer: &Arc<Peer>| {
+        let device = Some(peer.device.clone());
+        stat_request::Item { device, ..stat_request::Item::default() }
+    };
+    let items = batch.iter().map(item).collect();
     let results = match client.stat(items).await {
         Ok(results) => results,
         Err(error) => {

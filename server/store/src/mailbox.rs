@@ -364,7 +364,19 @@ impl Service {
         let Some(group) = self.node.shard_for(&device.user) else {
             return refused(ItemStatus::Unavailable);
         };
-        let stat = group.shard().stat(&device);
+        let shard = group.shard();
+        let stat = shard.stat(&device);
+        let (mut connected, mut push_token) = (false, String::new());
+        if item.with_push_token {
+            let session = shard.session(&device.user, device.device);
+            connected = session.is_some_and(|session| {
+                let meta = self.node.meta().shard();
+                meta.meta(|meta| !meta.has_ended(session.gateway_id, session.incarnation))
+            });
+            // A claim with a token that is no text was refused.
+            let token = shard.push_token(&device).unwrap_or_default();
+            push_token = String::from_utf8_lossy(&token).into_owned();
+        }
         v1::stat_response::Result {
             status: ItemStatus::Ok.into(),
             messages: stat.messages,
@@ -372,6 +384,8 @@ impl Service {
             oldest_at_ms: stat.oldest_at_ms,
             ack_floor: stat.ack_floor,
             tail: stat.tail,
+            connected,
+            push_token,
         }
     }
 }

@@ -37,12 +37,15 @@ use crate::{
     delivery::Dispatcher,
     limits::{RETRY_AFTER_BASE, RETRY_AFTER_MAX, STREAM_BYTES_MAX, STREAM_ITEMS_MAX},
     meters::Meters,
+    notifier::Notifier,
 };
 
 /// What all Route streams share.
 pub(crate) struct Router {
     pub(crate) store: Client,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    /// `None`: nobody is woken up.
+    pub(crate) notifier: Option<Arc<Notifier>>,
     pub(crate) receipt_merge: Duration,
     pub(crate) meters: Meters,
     /// No new requests are read once it is cancelled.
@@ -184,8 +187,11 @@ impl Stream {
             let items = call.iter().map(|sent| sent.item.clone()).collect();
             let (router, resolved) = (self.router.clone(), self.resolved.clone());
             self.enqueue(items, move |results| {
-                let items = call.iter().map(|sent| &sent.item);
-                router.dispatcher.push_all(items.zip(&results));
+                let answered = call.iter().map(|sent| &sent.item).zip(&results);
+                router.dispatcher.push_all(answered.clone());
+                if let Some(notifier) = &router.notifier {
+                    notifier.note_all(answered);
+                }
                 let outcomes = outcomes(&results);
                 router.meters.sends(&outcomes);
                 // Nobody listens once the stream has ended; the messages are stored all the same.

@@ -83,7 +83,7 @@ async fn claims_acks_and_stats_with_bad_devices_are_invalid() {
     let results = store.mailboxes.ack(v1::AckRequest { items }).await.unwrap().into_inner().results;
     results.iter().for_each(|result| assert_status(result.status, ItemStatus::Invalid));
 
-    let items = bad.map(|device| stat_request::Item { device }).to_vec();
+    let items = bad.map(|device| stat_request::Item { device, ..Default::default() }).to_vec();
     let results =
         store.mailboxes.stat(v1::StatRequest { items }).await.unwrap().into_inner().results;
     results.iter().for_each(|result| assert_status(result.status, ItemStatus::Invalid));
@@ -117,7 +117,8 @@ async fn requests_beyond_a_limit_fail_as_a_whole() {
     let users = vec![Bytes::from_static(b"bob"); 1_025];
     let error = store.sessions.locate(v1::LocateRequest { users, read: 0 }).await.unwrap_err();
     assert_error(&error, Code::InvalidArgument, "TOO_MANY_ITEMS", false);
-    let items = vec![stat_request::Item { device: Some(device("bob", 1)) }; 1_025];
+    let items =
+        vec![stat_request::Item { device: Some(device("bob", 1)), ..Default::default() }; 1_025];
     let error = store.mailboxes.stat(v1::StatRequest { items }).await.unwrap_err();
     assert_error(&error, Code::InvalidArgument, "TOO_MANY_ITEMS", false);
     let items = vec![ack_request::Item::default(); 1_025];

@@ -12,7 +12,7 @@ async fn fill(store: &mut Store, count: u64, body: &[u8]) -> Vec<u64> {
 }
 
 async fn stat(store: &mut Store) -> v1::stat_response::Result {
-    let items = vec![stat_request::Item { device: Some(device("bob", 1)) }];
+    let items = vec![stat_request::Item { device: Some(device("bob", 1)), ..Default::default() }];
     only(store.mailboxes.stat(v1::StatRequest { items }).await.unwrap().into_inner().results)
 }
 
@@ -108,5 +108,37 @@ async fn a_fetch_sees_everything_up_to_the_position_it_names() {
     let request = v1::FetchRequest { device: Some(device("bob", 0)), ..Default::default() };
     let error = store.mailboxes.fetch(request).await.unwrap_err();
     assert_error(&error, Code::InvalidArgument, "DEVICE_RANGE", false);
+    store.running.shutdown().await;
+}
+
+async fn reached(store: &mut Store) -> (bool, String) {
+    let item = stat_request::Item { device: Some(device("bob", 1)), with_push_token: true };
+    let request = v1::StatRequest { items: vec![item] };
+    let result = only(store.mailboxes.stat(request).await.unwrap().into_inner().results);
+    (result.connected, result.push_token)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_is_told_whether_a_device_is_connected_and_how_to_wake_it_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = start(dir.path()).await;
+    let (gateway_id, incarnation) = store.register("one", Kind::Gateway).await;
+    let claim = v1::claim_request::Item {
+        device: Some(device("bob", 1)),
+        connection_id: 1,
+        push_token: "bob's phone".to_owned(),
+    };
+    let request = v1::ClaimRequest { items: vec![claim], gateway_id, incarnation };
+    store.sessions.claim(request).await.unwrap();
+    assert_eq!(stat(&mut store).await, v1::stat_response::Result::default(), "nobody asked");
+
+    assert_eq!(reached(&mut store).await, (true, "bob's phone".to_owned()));
+    let ended = v1::DeregisterRequest { gateway_id, incarnation };
+    store.gateways.deregister(ended).await.unwrap();
+    assert_eq!(
+        reached(&mut store).await,
+        (false, "bob's phone".to_owned()),
+        "its gateway has ended"
+    );
     store.running.shutdown().await;
 }

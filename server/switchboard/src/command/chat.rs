@@ -1,6 +1,7 @@
 //! `chat`: a router between gateways and the store.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
@@ -18,6 +19,8 @@ use crate::output::Failure;
   switchboard chat --store 127.0.0.1:7400
   switchboard chat --store 10.0.0.1:7400,10.0.0.2:7400 --name chat-1 \\
       --listen 10.0.0.5:7420 --http 10.0.0.5:7421 --insecure
+  switchboard chat --push-webhook https://push.example.org/wake --push-secret-file /etc/switchboard/push
+  switchboard chat --vapid-key-file vapid.pem --vapid-subject mailto:ops@example.org
   switchboard chat --print-config")]
 pub(crate) struct Chat {
     #[command(flatten)]
@@ -48,6 +51,28 @@ struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "is_unset")]
     insecure: bool,
+    #[command(flatten)]
+    push: PushFlags,
+}
+
+/// The flags of the section `[push]`.
+#[derive(Debug, Args, Serialize)]
+struct PushFlags {
+    /// Wake devices up that are not connected: where wake-ups are posted
+    #[arg(long = "push-webhook", value_name = "URL")]
+    webhook: Option<String>,
+    /// A file with the secret that signs wake-ups, at least 32 bytes
+    #[arg(long = "push-secret-file", value_name = "FILE")]
+    webhook_secret_file: Option<PathBuf>,
+    /// Wake browsers up: a P-256 private key in PEM (PKCS#8)
+    #[arg(long, value_name = "FILE")]
+    vapid_key_file: Option<PathBuf>,
+    /// Whom a push service may write to, as mailto: or https:
+    #[arg(long, value_name = "URL")]
+    vapid_subject: Option<String>,
+    /// Wake a device up at most once in so many ms [default: 30000]
+    #[arg(long = "push-interval-ms", value_name = "MS")]
+    interval_ms: Option<u64>,
 }
 
 impl Chat {

@@ -127,7 +127,10 @@ impl Stat {
     async fn run(self, global: Global) -> Result<(), Failure> {
         let device = reference(&self.device);
         let client = self.store.connect().await?;
-        let items = vec![stat_request::Item { device: Some(device.clone()) }];
+        let items = vec![stat_request::Item {
+            device: Some(device.clone()),
+            ..stat_request::Item::default()
+        }];
         let results = client.stat(items).await.map_err(|e| failure(&e))?;
         let result = results.into_iter().next().unwrap_or_default();
         check(result.status())?;
