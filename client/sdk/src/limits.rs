@@ -31,6 +31,9 @@ pub(crate) const STALL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) const NODE_AVOIDED_FOR: Duration = Duration::from_millis(1000);
 /// Events of a session watch that wait for the caller; the stream's flow control does the rest.
 pub(crate) const WATCH_EVENTS_MAX: usize = 64;
+/// How long a process that ends tries to tell the store. Its lease runs out by itself, and whoever
+/// stops the process waits for it.
+pub(crate) const DEREGISTER_MAX: Duration = Duration::from_secs(3);
 /// KeepAlive requests sent and not answered yet.
 pub(crate) const KEEP_ALIVES_UNDER_WAY_MAX: usize = 32;
 

@@ -36,7 +36,12 @@ use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
 use self::lease_clock::LeaseClock;
-use crate::{Client, Error, core::Core, error, limits::KEEP_ALIVES_UNDER_WAY_MAX};
+use crate::{
+    Client, Error,
+    core::Core,
+    error,
+    limits::{DEREGISTER_MAX, KEEP_ALIVES_UNDER_WAY_MAX},
+};
 
 /// How busy the process is, told to the store with each renewal.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -148,8 +153,8 @@ impl Registration {
         self.lease.clone()
     }
 
-    /// Stops renewing and ends the incarnation at the store, if it can be reached within the
-    /// deadline of the client; else the lease runs out by itself.
+    /// Stops renewing and ends the incarnation at the store, if it can be reached within
+    /// three seconds; else the lease runs out by itself.
     pub async fn deregister(self) {
         let last = *self.lease.borrow();
         self.stop.cancel();
@@ -158,17 +163,16 @@ impl Registration {
         }
         let request =
             DeregisterRequest { gateway_id: last.gateway_id, incarnation: last.incarnation };
-        let ended = self
-            .client
-            .core()
-            .retrying(crate::core::Repeat::Harmless, |attempt| {
-                let node = self.client.core().routes().any(attempt).clone();
-                let mut gateways = node.gateways();
-                (node, async move { gateways.deregister(request).await.map(|_| ()) })
-            })
-            .await;
-        if let Err(error) = ended {
-            info!(%error, "could not deregister; the lease will run out");
+        let core = self.client.core();
+        let ending = core.retrying(crate::core::Repeat::Harmless, |attempt| {
+            let node = self.client.core().routes().any(attempt).clone();
+            let mut gateways = node.gateways();
+            (node, async move { gateways.deregister(request).await.map(|_| ()) })
+        });
+        match timeout(DEREGISTER_MAX, ending).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => info!(%error, "could not deregister; the lease will run out"),
+            Err(_) => info!("no store can be told of the end; the lease will run out"),
         }
     }
 }

@@ -20,6 +20,7 @@ mod bounded;
 pub mod config;
 pub mod http;
 pub mod limits;
+mod log_writer;
 pub mod metrics;
 mod process_stats;
 mod shutdown;

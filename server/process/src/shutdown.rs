@@ -2,12 +2,19 @@
 
 use std::{future::Future, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFuture},
     task::TaskTracker,
 };
 
+use crate::{limits::SHUTDOWN_MAX, telemetry};
+
+/// The exit code of a process that did not end in order in time.
+const EXIT_LATE: i32 = 1;
 /// The exit code of a process that a second signal cut short (128 + SIGINT).
 const EXIT_FORCED: i32 = 130;
 
@@ -71,35 +78,75 @@ impl Shutdown {
         tokio::time::timeout(wait_max, self.tasks.wait()).await.is_ok()
     }
 
-    /// Triggers the shutdown at the first SIGTERM or SIGINT; the second one ends the process at
-    /// once, for an operator who will not wait.
+    /// Triggers the shutdown at the first SIGTERM or SIGINT. The process ends at once at the second
+    /// one, for an operator who will not wait, and [`SHUTDOWN_MAX`] after the first, for a
+    /// supervisor that should not have to use force.
+    ///
+    /// A thread listens, not a task: signals are heard also when every thread of the server's
+    /// runtime is stuck.
     ///
     /// # Errors
     /// When the signal handlers cannot be installed.
     pub fn on_signals(&self) -> std::io::Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let token = self.token();
-        // Not tracked: this task outlives the drain, so that a second signal can cut it short.
-        tokio::spawn(async move {
-            let mut first = true;
-            loop {
-                let name = tokio::select! {
-                    _ = terminate.recv() => "SIGTERM",
-                    _ = interrupt.recv() => "SIGINT",
-                };
-                if !first {
-                    tracing::warn!(signal = name, "second signal: exiting without waiting");
-                    std::process::exit(EXIT_FORCED);
-                }
-                tracing::info!(signal = name, "shutting down");
-                token.cancel();
-                first = false;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let installed = {
+            let _entered = runtime.enter();
+            Signals::install()
+        };
+        let signals = match installed {
+            Ok(signals) => signals,
+            Err(error) => {
+                // A runtime may not be dropped by a task of another one.
+                runtime.shutdown_background();
+                return Err(error);
             }
-        });
+        };
+        let token = self.token();
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || runtime.block_on(listen(signals, token)))?;
         Ok(())
     }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Does not return: the process ends in order meanwhile, or is ended here.
+async fn listen(mut signals: Signals, token: CancellationToken) {
+    let signal = signals.next().await;
+    tracing::info!(signal, "shutting down");
+    token.cancel();
+    let code = match tokio::time::timeout(SHUTDOWN_MAX, signals.next()).await {
+        Ok(signal) => {
+            tracing::warn!(signal, "second signal: exiting without waiting");
+            EXIT_FORCED
+        }
+        Err(_) => {
+            tracing::error!("not everything has ended after {SHUTDOWN_MAX:?}: exiting without");
+            EXIT_LATE
+        }
+    };
+    telemetry::flush();
+    std::process::exit(code);
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub(crate) mod session;
 pub(crate) mod shard;
 pub(crate) mod store;
 
+use crate::limits::RUNTIME_END_MAX;
 use crate::output::Failure;
 
 /// The runtime of a command.
@@ -27,4 +28,13 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
+}
+
+/// Runs a server to its end. Work on other threads that hangs, such as a look-up of a name, is left
+/// behind after a while.
+pub(crate) fn serving(server: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(server);
+    runtime.shutdown_timeout(RUNTIME_END_MAX);
+    ended
 }

@@ -28,3 +28,5 @@ pub(crate) const LOAD_IN_FLIGHT_MAX: usize = 4_096;
 pub(crate) const LOAD_USERS_MAX: u64 = 1_000_000_000;
 
 const _: () = assert!(TURN_IN_FLIGHT_MAX >= 1);
+/// How long the end of a server waits for threads that it cannot stop.
+pub(crate) const RUNTIME_END_MAX: Duration = Duration::from_secs(2);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use comfy_table::Table;
 use serde::Serialize;
+use switchboard_process::telemetry;
 
 /// The form of results on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -82,10 +83,10 @@ impl Failure {
     /// Prints it to standard error and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.message.is_empty() {
-            eprintln!("error: {}", self.message);
+            telemetry::print(&format!("error: {}", self.message));
         }
         if let Some(help) = &self.help {
-            eprintln!("help: {help}");
+            telemetry::print(&format!("help: {help}"));
         }
         ExitCode::from(self.code)
     }

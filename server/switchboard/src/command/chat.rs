@@ -7,8 +7,8 @@ use clap::Args;
 use serde::Serialize;
 use switchboard_chat::ChatConfig;
 
-use super::runtime;
 use super::server::{self, ConfigArgs, is_unset};
+use super::serving;
 use crate::output::Failure;
 
 /// Run a chat process: a stateless router between gateways and the store
@@ -80,7 +80,7 @@ impl Chat {
         let Some(config) = self.config.load(&self.flags, |config: &ChatConfig| &config.log)? else {
             return Ok(());
         };
-        runtime()?.block_on(async {
+        serving(async {
             let chat = switchboard_chat::start(config)
                 .await
                 .map_err(|error| Failure::failed(format!("cannot start the chat: {error}")))?;

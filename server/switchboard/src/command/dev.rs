@@ -13,12 +13,12 @@ use switchboard_gateway::GatewayConfig;
 use switchboard_process::addresses;
 use switchboard_process::config::{Config, Faults};
 use switchboard_process::ready;
-use switchboard_process::telemetry::LogConfig;
+use switchboard_process::telemetry::{self, LogConfig};
 use switchboard_process::tls::{Authority, CertificateError, Request, Role};
 use switchboard_store::StoreConfig;
 
-use super::runtime;
 use super::server::{ConfigArgs, Server, announce_all, is_unset, shutdown_on_signals};
+use super::serving;
 use super::store;
 use crate::output::Failure;
 
@@ -201,7 +201,7 @@ impl Dev {
             Failure::failed(format!("cannot make a temporary directory: {error}"))
         })?;
         let data = ephemeral.as_ref().map_or(config.data.clone(), |dir| dir.path().to_owned());
-        runtime()?.block_on(serve(&config, &data))
+        serving(serve(&config, &data))
     }
 }
 
@@ -319,12 +319,12 @@ fn hint(config: &DevConfig, data: &Path, bound: &[(&'static str, SocketAddr)]) {
         .find(|(name, _)| *name == "gateway-quic")
         .map_or_else(String::new, |(_, address)| address.to_string());
     let kept = if config.ephemeral { "removed at the end" } else { "kept" };
-    eprintln!(
+    telemetry::print(&format!(
         "\nIn another terminal:  switchboard device --as alice{gateway} chat bob\n\
          and in a third one:   switchboard device --as bob{gateway} chat alice\n\n\
          TLS and QUIC: --gateway quic://{quic} --ca {}\n\
          Data is {kept}: {}\nCtrl-C ends it.",
         data.join(TLS_DIR).join("ca.pem").display(),
         data.display()
-    );
+    ));
 }

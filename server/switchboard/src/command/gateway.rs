@@ -7,8 +7,8 @@ use clap::Args;
 use serde::Serialize;
 use switchboard_gateway::GatewayConfig;
 
-use super::runtime;
 use super::server::{self, ConfigArgs, is_unset};
+use super::serving;
 use crate::output::Failure;
 
 /// Run a gateway: devices connect to it over TCP, WebSocket, TLS and QUIC
@@ -77,7 +77,7 @@ impl Gateway {
         else {
             return Ok(());
         };
-        runtime()?.block_on(async {
+        serving(async {
             let gateway = switchboard_gateway::start(config)
                 .await
                 .map_err(|error| Failure::failed(format!("cannot start the gateway: {error}")))?;

@@ -36,7 +36,8 @@ impl ConfigArgs {
             print_line(text.trim_end())?;
             return Ok(None);
         }
-        telemetry::init(log(&config));
+        telemetry::init(log(&config))
+            .map_err(|error| Failure::failed(format!("cannot log: {error}")))?;
         Ok(Some(config))
     }
 }

@@ -8,8 +8,8 @@ use serde::Serialize;
 use switchboard_process::addresses;
 use switchboard_store::StoreConfig;
 
-use super::runtime;
 use super::server::{self, ConfigArgs, is_unset};
+use super::serving;
 use crate::output::Failure;
 
 /// Run a store: sessions, mailboxes and the registry of processes, durable on disk. Without --single
@@ -64,7 +64,7 @@ impl Store {
         else {
             return Ok(());
         };
-        runtime()?.block_on(async {
+        serving(async {
             let data = config.data.clone();
             let store = start(config).await?;
             write_addresses(&data, store.addresses());

@@ -162,7 +162,7 @@ impl Process {
 
     /// Asks it to end (SIGTERM) and waits until it has.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        self.signal(Signal::TERM);
+        terminate(&self.child);
         self.wait()
     }
 
@@ -195,11 +195,12 @@ impl Process {
         let _ = self.child.wait();
         self.errors.take().map_or_else(String::new, |errors| errors.join().unwrap_or_default())
     }
+}
 
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
-        kill_process(pid, signal).expect("it can be signalled");
-    }
+/// Asks a process to end (SIGTERM).
+pub(crate) fn terminate(child: &Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+    kill_process(pid, Signal::TERM).expect("it can be signalled");
 }
 
 impl Drop for Process {
