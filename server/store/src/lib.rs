@@ -34,6 +34,7 @@ mod page;
 mod peers;
 mod registry;
 mod rpc;
+mod rules;
 mod server;
 mod service;
 mod session;

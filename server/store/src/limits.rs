@@ -21,6 +21,10 @@ pub const WATCHES_MAX: usize = 4_096;
 pub const SWEEP_SESSIONS_MAX: u32 = 500;
 /// Pause between two sweep commands: sweeping only frees memory, and must not be felt.
 pub const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+/// How often a node looks for sessions to sweep in shards whose leader it has become.
+pub const SWEEP_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a leader compares its shards' limits with its configuration.
+pub const RULES_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the leases are looked at.
 pub const LEASE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a watched shard map is compared with the last one sent.

@@ -1,84 +1,88 @@
 //! `Locate`: where users are, as fresh as the caller asks.
 //!
 //! ```text
-//!   users ──▶ by shard ──▶ one check of freshness a shard ──▶ one batched look-up a shard ──▶ in order
+//!   users ──▶ by shard ─┬▶ one check of freshness a shard ──▶ one batched look-up a shard ─┬▶ in order
+//!                       └▶ led elsewhere: one request a node ────────────────────────────┘
 //! ```
 //! A batch costs one hash a user to find its shard; the shard's own map then works on all of its users at
 //! once, so that their cache misses overlap. Sessions of gateways whose incarnation has ended are left out.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use futures::{StreamExt as _, stream::FuturesUnordered};
+use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use switchboard_api::{
     v1::{self, ItemStatus, Read, forwarded_answer::Answer, forwarded_call::Call},
     validate,
 };
 use switchboard_engine::{Located, MetaState};
-use switchboard_raft::{BarrierError, Consistency, Group, shard_of};
+use switchboard_raft::{BarrierError, Consistency, Group, NodeId, shard_of};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use crate::{
     convert, errors,
-    forward::Wire,
     service::{Service, check_batch},
 };
 
 /// The places in the request of the users of one shard, and its replica here.
 type Part = (Arc<Group>, Vec<usize>);
 
+/// The places in the request of users whose shards other nodes lead.
+type Elsewhere = BTreeMap<NodeId, Vec<usize>>;
+
 impl Service {
     /// Looks users up: where this replica stands, or at the leaders of their shards.
     pub(crate) async fn locate(&self, request: v1::LocateRequest) -> v1::LocateResponse {
-        if self.peers.is_alone() || request.read() == Read::Local {
-            return self.locate_here(request).await;
-        }
-        let read = request.read;
-        let staleness_ms = AtomicU64::new(0);
-        let wire = Wire {
-            call: |users: Vec<(i32, Bytes)>| {
-                let read = users.first().map_or(0, |(read, _)| *read);
-                let users = users.into_iter().map(|(_, user)| user).collect();
-                Call::Locate(v1::LocateRequest { users, read })
+        let mut results = vec![refused(ItemStatus::Unavailable); request.users.len()];
+        let parts = self.by_shard(&request.users, &mut results);
+        let (here, elsewhere) = if self.peers.is_alone() || request.read() == Read::Local {
+            (parts, BTreeMap::new())
+        } else {
+            self.by_leader(parts)
+        };
+        let hops = elsewhere.into_iter().map(|(node, places)| {
+            let users = places.iter().map(|at| request.users[*at].clone()).collect();
+            let call = Call::Locate(v1::LocateRequest { users, read: request.read });
+            let answer = self.peers.forward(node, call);
+            async move { (places, answer.await) }
+        });
+        let (staleness_ms, answers) = tokio::join!(
+            async {
+                if here.is_empty() { 0 } else { self.look_up(&request, here, &mut results).await }
             },
+            join_all(hops)
+        );
+        for (places, answer) in answers {
             // A leader's answer is fresh: there is no staleness to pass on.
-            results: |answer| match answer {
-                Answer::Locate(response) => Some(response.results),
-                _ => None,
-            },
-            missing: refused,
-        };
-        let local = async |users: Vec<(i32, Bytes)>| {
-            let users = users.into_iter().map(|(_, user)| user).collect();
-            let response = self.locate_here(v1::LocateRequest { users, read }).await;
-            staleness_ms.store(response.staleness_ms, Ordering::Relaxed);
-            Ok(response.results)
-        };
-        let count = request.users.len();
-        let users = request.users.into_iter().map(|user| (read, user)).collect();
-        let results = self.routed(users, |(_, user)| user, wire, local).await;
-        v1::LocateResponse {
-            results: results.unwrap_or_else(|_| vec![refused(ItemStatus::Unavailable); count]),
-            staleness_ms: staleness_ms.into_inner(),
+            let Ok(Answer::Locate(response)) = answer else { continue };
+            for (at, result) in places.into_iter().zip(response.results) {
+                results[at] = result;
+            }
         }
+        v1::LocateResponse { results, staleness_ms }
     }
 
     /// Answers a request whose number of users was checked, as well as this replica can.
     pub(crate) async fn locate_here(&self, request: v1::LocateRequest) -> v1::LocateResponse {
+        let mut results = vec![refused(ItemStatus::Unavailable); request.users.len()];
+        let parts = self.by_shard(&request.users, &mut results);
+        let staleness_ms = self.look_up(&request, parts, &mut results).await;
+        v1::LocateResponse { results, staleness_ms }
+    }
+
+    /// Fills in the results of users whose shards are read here; how stale they may be.
+    async fn look_up(
+        &self,
+        request: &v1::LocateRequest,
+        parts: BTreeMap<u32, Part>,
+        results: &mut [v1::locate_response::Result],
+    ) -> u64 {
         let consistency = match request.read() {
             Read::Local => Consistency::Local,
             Read::Lease => Consistency::Lease,
             Read::Linearizable => Consistency::Linearizable,
         };
-        let mut results = vec![refused(ItemStatus::Unavailable); request.users.len()];
-        let parts = self.by_shard(&request.users, &mut results);
         let (readable, staleness_ms) = freshen(parts, consistency).await;
         self.node.meta().shard().meta(|meta| {
             for (group, places) in readable {
@@ -89,7 +93,21 @@ impl Service {
                 }
             }
         });
-        v1::LocateResponse { results, staleness_ms }
+        staleness_ms
+    }
+
+    /// Deals shards out: those that are read here, and the places of users that other nodes lead.
+    fn by_leader(&self, parts: BTreeMap<u32, Part>) -> (BTreeMap<u32, Part>, Elsewhere) {
+        let (mut here, mut elsewhere) = (BTreeMap::new(), Elsewhere::new());
+        for (shard, part) in parts {
+            match self.elsewhere(&part.0) {
+                Some(node) => elsewhere.entry(node).or_default().extend(part.1),
+                None => {
+                    here.insert(shard, part);
+                }
+            }
+        }
+        (here, elsewhere)
     }
 
     /// Sorts users by shard; notes the answer of those who are no users.

@@ -12,7 +12,7 @@ use switchboard_api::{
     },
 };
 use switchboard_engine::{
-    Clock, Command, META_GROUP, SystemClock,
+    Clock, META_GROUP, SystemClock,
     fs::{Files, RealFiles},
 };
 use switchboard_process::{BindError, Readiness, Shutdown, bind, http};
@@ -36,6 +36,7 @@ use crate::{
     peers::{BookError, PeerServer, Peers},
     registry::Registry,
     rpc::Rpc,
+    rules,
     service::Service,
     session::Sessions,
     sweep,
@@ -150,6 +151,7 @@ pub async fn start_with(
         started: tokio::time::Instant::now(),
     });
     service.shutdown.spawn(service.clone().end_lapsed());
+    service.shutdown.spawn(rules::run(service.clone()));
     service.shutdown.spawn(sweep::run(service.clone()));
     service.shutdown.spawn(gauges::run(service.clone()));
     let readiness = Readiness::new();
@@ -217,15 +219,10 @@ async fn make_ready(node: &Node, config: &StoreConfig) -> Result<(), StartError>
         Err(InitializeError::OtherShards { found, .. }) => node.initialize_single(found).await?,
         other => other?,
     }
-    let rules = config.limits.rules();
-    for group in node.shards().iter().filter(|group| group.shard().rules() != rules) {
-        tracing::info!(group = group.id(), ?rules, "the configured limits differ: proposing them");
-        let failed = |error: &dyn std::error::Error| StartError::Serve {
+    for group in node.shards().iter() {
+        rules::set(group, &config.limits.rules()).await.map_err(|error| StartError::Serve {
             reason: format!("the configured limits cannot be set: {error}"),
-        };
-        let proposed =
-            group.propose(vec![Command::SetRules(rules)]).map_err(|error| failed(&error))?;
-        proposed.await.map_err(|error| failed(&error))?;
+        })?;
     }
     Ok(())
 }

@@ -1,40 +1,51 @@
 //! Removing the sessions of ended incarnations, some time after they were hidden.
 //!
 //! No look-up returns such a session from the commit on that ends its incarnation, so sweeping only
-//! frees memory. It therefore goes slowly, one bounded command at a time, and what a restart cuts
-//! short begins again.
+//! frees memory. It therefore goes slowly, one bounded command at a time. Each shard is swept by its
+//! leader, and what a restart or a change of leaders cuts short begins again.
 
 use std::{collections::HashMap, sync::Arc};
 
-use switchboard_engine::{Command, GatewayKind, Reply, Sweep};
+use switchboard_engine::{Command, GatewayKind, GroupId, Reply, Sweep};
 use switchboard_raft::Group;
+use tokio::time::MissedTickBehavior;
 
 use crate::{limits, service::Service};
+
+/// Up to which incarnation of a gateway a shard was swept from here. What another leader swept is
+/// swept once more by the next one, which finds nothing.
+type Swept = HashMap<(GroupId, u32), u64>;
 
 /// Sweeps until the shutdown.
 pub(crate) async fn run(service: Arc<Service>) {
     let token = service.shutdown.token();
     let mut applied = service.node.meta().watch_applied();
-    let mut swept = HashMap::<u32, u64>::new();
+    // A shard whose leader went in the midst of a sweep is swept to the end by the next one.
+    let mut looks = tokio::time::interval(limits::SWEEP_LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut swept = Swept::new();
     loop {
         applied.borrow_and_update();
-        for (gateway_id, up_to) in ended(&service) {
-            if swept.get(&gateway_id).is_some_and(|done| *done >= up_to) {
-                continue;
-            }
-            let sweep = async {
-                for group in service.node.shards().iter() {
-                    sweep_shard(group, gateway_id, up_to).await;
-                }
-            };
-            tokio::select! {
-                () = token.cancelled() => return,
-                () = sweep => { swept.insert(gateway_id, up_to); }
-            }
+        if token.run_until_cancelled(sweep_led(&service, &mut swept)).await.is_none() {
+            return;
         }
         tokio::select! {
             () = token.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },
+            _ = looks.tick() => {}
+        }
+    }
+}
+
+/// Sweeps what is to be swept in the shards that this node leads.
+async fn sweep_led(service: &Service, swept: &mut Swept) {
+    let ended = ended(service);
+    for group in service.node.shards().iter().filter(|group| group.is_leader()) {
+        for &(gateway_id, up_to) in &ended {
+            let done = swept.entry((group.id(), gateway_id)).or_default();
+            if *done < up_to && sweep_shard(group, gateway_id, up_to).await {
+                *done = up_to;
+            }
         }
     }
 }
@@ -48,12 +59,16 @@ fn ended(service: &Service) -> Vec<(u32, u64)> {
     })
 }
 
-async fn sweep_shard(group: &Group, gateway_id: u32, up_to_incarnation: u64) {
+/// Whether the shard was swept to its end. Otherwise it is led by another node, which sweeps itself,
+/// or this node ends.
+async fn sweep_shard(group: &Group, gateway_id: u32, up_to_incarnation: u64) -> bool {
     let mut cursor = 0;
     loop {
-        // A shard without sessions has none to sweep; and only its leader can.
-        if !group.is_leader() || group.shard().stats().sessions == 0 {
-            return;
+        if !group.is_leader() {
+            return false;
+        }
+        if group.shard().stats().sessions == 0 {
+            return true;
         }
         let sessions_max = limits::SWEEP_SESSIONS_MAX;
         let sweep = Sweep { gateway_id, up_to_incarnation, cursor, sessions_max };
@@ -64,12 +79,11 @@ async fn sweep_shard(group: &Group, gateway_id: u32, up_to_incarnation: u64) {
                 continue;
             }
         };
-        // A failure means another leader, which sweeps itself, or the end of this node.
-        let Ok(replies) = proposed.await else { return };
-        let Some(Reply::Swept(swept)) = replies.into_iter().next() else { return };
+        let Ok(replies) = proposed.await else { return false };
+        let Some(Reply::Swept(swept)) = replies.into_iter().next() else { return false };
         metrics::counter!("switchboard_store_swept_sessions_total")
             .increment(u64::from(swept.sessions));
-        let Some(next) = swept.next_cursor else { return };
+        let Some(next) = swept.next_cursor else { return true };
         cursor = next;
         tokio::time::sleep(limits::SWEEP_PAUSE).await;
     }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use switchboard_api::v1::{
-    self, ItemStatus, NodeInfo, compare_replicas_response::Outcome, register_request::Kind,
+    self, ItemStatus, NodeInfo, claim_request, compare_replicas_response::Outcome,
+    register_request::Kind,
 };
 use switchboard_store::StoreConfig;
 use tempfile::TempDir;
@@ -75,6 +76,25 @@ impl Nodes {
     }
 }
 
+/// Registers until it is done: right after a start, the meta group may be between two leaders.
+async fn register(store: &mut Store, name: &str) -> (u32, u64) {
+    let registered = async {
+        loop {
+            let request = v1::RegisterRequest {
+                name: name.to_owned(),
+                address: "127.0.0.1:1".to_owned(),
+                kind: Kind::Gateway.into(),
+            };
+            match store.gateways.register(request).await.map(tonic::Response::into_inner) {
+                Ok(registered) => return (registered.gateway_id, registered.incarnation),
+                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, registered).await.expect("registered")
+}
+
 /// Enqueues until it is accepted, as a sender does.
 async fn send(store: &mut Store, to: &str, n: u64) {
     let sent = async {
@@ -118,7 +138,7 @@ async fn any_node_answers_for_every_user() {
     let mut nodes = Nodes::made().await;
     let users: Vec<String> = (0..12).map(|n| format!("user-{n}")).collect();
     // A gateway registers with one node, and claims through another at once.
-    let gateway = nodes.stores[1].register("gateway-1", Kind::Gateway).await;
+    let gateway = register(&mut nodes.stores[1], "gateway-1").await;
     for (n, user) in (0..).zip(&users) {
         let through = &mut nodes.stores[n % 3];
         assert_status(
@@ -246,5 +266,82 @@ async fn a_node_that_lost_its_disk_is_not_talked_to() {
         .collect();
     assert_eq!(silent, BTreeSet::from([3]));
     wiped.running.shutdown().await;
+    nodes.shutdown().await;
+}
+
+/// Restarts a node in its place, with another configuration.
+async fn restart(nodes: &mut Nodes, at: usize, change: impl FnOnce(&mut StoreConfig)) {
+    let stopped = nodes.stores.remove(at);
+    let listen = address(&stopped.running, "store-grpc");
+    stopped.running.shutdown().await;
+    let (dir, node_id) = (nodes.dirs[at].path(), at as u64 + 1);
+    let mut again = StoreConfig { node_id, single: false, listen, ..config(dir) };
+    change(&mut again);
+    nodes.stores.insert(at, start_configured(again).await.expect("it starts"));
+    nodes.stores[at].running.ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_that_were_changed_on_all_nodes_hold_in_all_shards() {
+    let mut nodes = Nodes::made().await;
+    for at in 0..3 {
+        restart(&mut nodes, at, |config| config.limits.mailbox_messages_max = 10).await;
+    }
+    for user in (0..8).map(|n| format!("user-{n}")) {
+        // Until the limit holds, a message more is taken; then none.
+        let full = async {
+            for n in 0.. {
+                let request = v1::EnqueueRequest { items: vec![message("alice", &user, n, b"")] };
+                let answer = nodes.stores[0].mailboxes.enqueue(request).await;
+                let status = answer.map(|answer| only(answer.into_inner().results).status());
+                if let Ok(ItemStatus::MailboxFull) = status {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, full).await.expect("the limit holds");
+    }
+    nodes.assert_equal_replicas().await;
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_that_loses_its_leader_is_ended_by_the_next() {
+    let mut nodes = Nodes::made().await;
+    let gateway = register(&mut nodes.stores[0], "gateway-1").await;
+    for batch in 0..8_u64 {
+        let items = (0..1_000).map(|n| claim_request::Item {
+            device: Some(device(&format!("user-{batch}-{n}"), 1)),
+            connection_id: batch * 1_000 + n,
+            push_token: String::new(),
+        });
+        let items = items.collect();
+        let request = v1::ClaimRequest { items, gateway_id: gateway.0, incarnation: gateway.1 };
+        let claimed = nodes.stores[0].sessions.claim(request).await.unwrap().into_inner();
+        assert!(claimed.results.iter().all(|result| result.status() == ItemStatus::Ok));
+    }
+    // Ends the incarnation with its sessions; each shard is swept by several commands.
+    register(&mut nodes.stores[0], "gateway-1").await;
+    for shard in 0..4 {
+        for to_node_id in 1..=3 {
+            let request = v1::TransferLeaderRequest { shard, to_node_id };
+            // Whether it is taken or declined, who leads is open from here on.
+            let _ = nodes.stores[0].cluster.transfer_leader(request).await;
+        }
+    }
+    let swept = async {
+        loop {
+            let listed = nodes.stores[0].cluster.list_nodes(v1::ListNodesRequest {}).await;
+            let nodes = listed.unwrap().into_inner().nodes;
+            let shards = nodes.iter().filter_map(|node| node.status.as_ref());
+            let left: u64 = shards.flat_map(|status| &status.shards).map(|s| s.sessions).sum();
+            if left == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, swept).await.expect("swept");
     nodes.shutdown().await;
 }
