@@ -1,6 +1,7 @@
 //! The node that leads most shards is killed with SIGKILL, again and again: every shard takes writes
 //! again, and nothing that was acknowledged is lost. How long it took is printed; `scripts/failover`
-//! runs it long enough to measure (`SWITCHBOARD_TEST_KILLS`, 1; `SWITCHBOARD_TEST_SHARDS`, 4).
+//! runs it long enough to measure (`SWITCHBOARD_TEST_KILLS`, 1; `SWITCHBOARD_TEST_SHARDS`, 4), and
+//! has it written to `SWITCHBOARD_TEST_JSON` as well.
 
 mod support;
 
@@ -70,6 +71,22 @@ async fn leading_most(client: &Client) -> u64 {
     nodes.iter().map(leads).max().expect("nodes").1
 }
 
+/// Tells how long each kill's gap was, in seconds.
+fn report(took: &[f64]) {
+    let mut sorted = took.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (median, worst) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
+    eprintln!("{} kills: median {median:.3} s, worst {worst:.3} s", took.len());
+    if let Some(path) = std::env::var_os("SWITCHBOARD_TEST_JSON") {
+        let ms = |seconds: &f64| (seconds * 1e6).round() / 1e3;
+        let report = serde_json::json!({
+            "kills": took.len(), "median_ms": ms(&median), "worst_ms": ms(&worst),
+            "each_ms": took.iter().map(ms).collect::<Vec<_>>(),
+        });
+        std::fs::write(path, format!("{report}\n")).expect("a report can be written");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_shard_takes_writes_again_after_its_leader_was_killed() {
     let kills: usize = environment("SWITCHBOARD_TEST_KILLS", 1);
@@ -131,7 +148,5 @@ async fn every_shard_takes_writes_again_after_its_leader_was_killed() {
         let acknowledged = writer.acknowledged.load(Ordering::Acquire);
         assert!((acknowledged..=acknowledged + 1).contains(&found), "{found} of {acknowledged}");
     }
-    took.sort_by(f64::total_cmp);
-    let median = took[took.len() / 2];
-    eprintln!("{kills} kills: median {median:.3} s, worst {:.3} s", took[took.len() - 1]);
+    report(&took);
 }

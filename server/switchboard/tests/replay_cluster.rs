@@ -3,7 +3,8 @@
 //! shown twice, and the replicas' state hashes are equal.
 //!
 //! How long is chosen by the environment (`scripts/replay-cluster` sets it):
-//! `SWITCHBOARD_TEST_KILLS` kills (3), `SWITCHBOARD_TEST_KILL_EVERY_MS` mean time between two (4,000),
+//! `SWITCHBOARD_TEST_RESTARTS` every so many kills, the next node in turn is restarted in order instead
+//! (0: never); `SWITCHBOARD_TEST_KILLS` kills and restarts (3), `SWITCHBOARD_TEST_KILL_EVERY_MS` mean time between two (4,000),
 //! `SWITCHBOARD_TEST_REPLAY_FILE` conversations instead of generated ones,
 //! `SWITCHBOARD_TEST_REPLAY_ARGS` more arguments of `bench replay`.
 
@@ -33,6 +34,7 @@ fn nothing_is_lost_while_store_nodes_are_killed() {
     let seed = environment("SWITCHBOARD_TEST_SEED", u64::from(std::process::id()));
     let kills_wanted: usize = environment("SWITCHBOARD_TEST_KILLS", 3);
     let every_ms: u64 = environment("SWITCHBOARD_TEST_KILL_EVERY_MS", 4_000);
+    let restarts: usize = environment("SWITCHBOARD_TEST_RESTARTS", 0);
     eprintln!("seed {seed} (SWITCHBOARD_TEST_SEED)");
     let mut random = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().unwrap();
@@ -64,10 +66,18 @@ fn nothing_is_lost_while_store_nodes_are_killed() {
             std::thread::sleep(Duration::from_millis(20));
         }
         if replay.is_running() {
-            let victim = random.random_range(0..stores.len());
-            stores[victim].kill_and_restart(&mut random);
             kills += 1;
-            eprintln!("{:6.1} s: killed store {}", started.elapsed().as_secs_f64(), victim + 1);
+            let (victim, how) = if restarts > 0 && kills % restarts == 0 {
+                let next = kills / restarts % stores.len();
+                assert!(stores[next].process.terminate().success(), "it ends in order");
+                stores[next].restart();
+                (next, "restarted")
+            } else {
+                let victim = random.random_range(0..stores.len());
+                stores[victim].kill_and_restart(&mut random);
+                (victim, "killed")
+            };
+            eprintln!("{:6.1} s: {how} store {}", started.elapsed().as_secs_f64(), victim + 1);
         }
     }
     let status = replay.wait();
