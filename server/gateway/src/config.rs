@@ -50,6 +50,8 @@ pub struct GatewayConfig {
     pub keepalive_ms: u32,
     /// From accepting a connection to its Hello, ms; 10 to 600,000.
     pub hello_timeout_ms: u64,
+    /// A device that does not read what waits for it for so long is cut, ms; 100 to 3,600,000.
+    pub write_stall_ms: u64,
     /// Unacknowledged deliveries when the device does not say; 1 to 1,024.
     pub window_default: u32,
     /// How often mailboxes are compared with what was delivered, ms; 50 to 25,000.
@@ -60,6 +62,8 @@ pub struct GatewayConfig {
     pub sends_burst: u32,
     /// Connections from one address; loopback has no limit. 0: no limit.
     pub connections_per_address_max: u32,
+    /// Limits loopback too, for a gateway that is reached through a tunnel on its own machine.
+    pub limit_loopback: bool,
     /// Logging.
     pub log: LogConfig,
 }
@@ -83,11 +87,13 @@ impl Default for GatewayConfig {
             insecure: false,
             keepalive_ms: 30_000,
             hello_timeout_ms: wire::HELLO_TIMEOUT_MS,
+            write_stall_ms: 60_000,
             window_default: wire::WINDOW_DEFAULT,
             reconcile_ms: 20_000,
             sends_per_second: wire::SENDS_PER_SECOND,
             sends_burst: wire::SENDS_BURST,
             connections_per_address_max: wire::CONNECTIONS_PER_ADDRESS_MAX,
+            limit_loopback: false,
             log: LogConfig::default(),
         }
     }
@@ -130,6 +136,7 @@ impl Config for GatewayConfig {
         self.validate_tls(faults);
         faults.check_range("keepalive_ms", self.keepalive_ms, 1_000, 3_600_000);
         faults.check_range("hello_timeout_ms", self.hello_timeout_ms, 10, 600_000);
+        faults.check_range("write_stall_ms", self.write_stall_ms, 100, 3_600_000);
         faults.check_range("window_default", self.window_default, 1, wire::WINDOW_MAX);
         // Whatever dies, a connected device is served within 30 s.
         faults.check_range("reconcile_ms", self.reconcile_ms, 50, 25_000);

@@ -2,6 +2,7 @@
 //! the conversation asks for. The same for every kind of byte stream.
 
 use std::{
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,22 +12,20 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 use switchboard_api::{
-    device::v1::{ServerFrame, client_frame, redirect::Reason, server_frame::Frame},
+    device::v1::{ServerFrame, client_frame, error::Code, redirect::Reason, server_frame::Frame},
     v1::{ItemStatus, release_request},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{sleep_until, timeout},
+    time::{Sleep, sleep_until, timeout},
 };
 
 use crate::{
-    conversation::{Action, Conversation, Ending, Input, Meaning, Now},
+    addresses::Admitted,
+    conversation::{Action, Ending, Input, Meaning, Now, Talk},
     gateway::Gateway,
     handshake::{self, Listed, Refused, TakenIn},
-    limits::{
-        FAREWELL_MAX, FRAMES_A_TURN_MAX, SETTLE_MAX, SILENCE_IN_TENTHS_OF_KEEPALIVE,
-        WRITE_QUEUE_BYTES_MAX,
-    },
+    limits::{FAREWELL_MAX, FRAMES_A_TURN_MAX, SETTLE_MAX, TAKEN_BYTES_MIN, WRITE_QUEUE_BYTES_MAX},
     outcome::Outcome,
     peers::{Event, Peer},
     receipts::Batch,
@@ -67,34 +66,44 @@ impl End {
     }
 }
 
+/// All that is held for a device while it is connected.
 struct Connection<S> {
     gateway: Arc<Gateway>,
     socket: Socket<S>,
     listed: Listed,
-    conversation: Conversation,
+    talk: Talk,
     /// Made at the first send: most connections never need it.
     limiter: Option<Box<DefaultDirectRateLimiter>>,
     route: Option<Arc<Route>>,
-    heard_at: Instant,
+    /// Since when the device has taken too little of what is queued for it, in milliseconds after
+    /// the connection was made, and what it had taken by then. Small, since it is seldom looked at.
+    taking_since_ms: u32,
+    taken: u32,
+    /// Its place among the connections of its address, and in the count of all.
+    _admitted: Admitted,
 }
 
-/// Serves one device from its Hello to its end.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
-    gateway: Arc<Gateway>,
+/// Takes one device in, and serves it in a task of its own: that of the handshake would hold the
+/// memory of the handshake for as long as it lives.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    gateway: &Arc<Gateway>,
     mut socket: Socket<S>,
+    admitted: Admitted,
 ) {
-    match handshake::take_in(&gateway, &mut socket).await {
+    match handshake::take_in(gateway, &mut socket).await {
         Ok(TakenIn { listed, conversation }) => {
-            let connection = Connection {
-                gateway,
+            let mut connection = Connection {
+                gateway: gateway.clone(),
                 socket,
                 listed,
-                conversation,
+                talk: Talk::Busy(conversation),
                 limiter: None,
                 route: None,
-                heard_at: now(),
+                taking_since_ms: 0,
+                taken: 0,
+                _admitted: admitted,
             };
-            Box::pin(connection.run()).await;
+            gateway.tasks.spawn(async move { connection.run().await });
         }
         Err(refused) => refuse(socket, refused).await,
     }
@@ -109,6 +118,14 @@ pub(crate) async fn refuse<S: AsyncRead + AsyncWrite + Unpin + Send>(
         && socket.queue(&ServerFrame { frame: Some(*frame) }).is_ok()
     {
         let _ = timeout(FAREWELL_MAX, socket.close()).await;
+    }
+}
+
+/// Resolves at the timer's end; without a timer never.
+async fn due(timer: Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -127,8 +144,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         Now { at: now(), unix_ms: handshake::unix_ms(), queued }
     }
 
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let end = self.converse().await;
+        // Boxed, so that what it needs is not held while the device is connected.
+        Box::pin(self.part(end)).await;
+    }
+
+    /// Says the last frame, and sees to what the device acknowledged.
+    async fn part(&mut self, end: End) {
         if let Some(frame) = end.frame
             && self.socket.queue(&ServerFrame { frame: Some(frame) }).is_ok()
         {
@@ -151,14 +174,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             if let Some(end) = self.turn() {
                 return end;
             }
-            let silence = self.gateway.keepalive() * SILENCE_IN_TENTHS_OF_KEEPALIVE / 10;
-            let silent_at = self.heard_at + silence;
-            let wake_at = self.conversation.wake_at().map_or(silent_at, |at| at.min(silent_at));
+            let stuck_at = self.stuck_at();
+            if stuck_at.is_some_and(|at| at <= now()) {
+                return self.stuck();
+            }
+            let wake_at = self.talk.busy().and_then(|conversation| conversation.wake_at());
+            let wake_at = wake_at.into_iter().chain(stuck_at).min();
+            // Boxed and only where there is something to wait for: an idle connection has no timer.
+            let timer = wake_at.map(|at| Box::pin(sleep_until(at.into())));
             let read = self.socket.queued_bytes() < WRITE_QUEUE_BYTES_MAX;
             let moved = tokio::select! {
                 moved = self.socket.drive(read) => Some(moved),
                 () = self.listed.peer.changed() => None,
-                () = sleep_until(wake_at.into()) => None,
+                () = due(timer) => None,
             };
             match moved {
                 Some(Ok(Moved::Frame(frame))) => {
@@ -168,7 +196,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 }
                 Some(Ok(Moved::End)) => return End::of(Ending::Gone),
                 Some(Ok(Moved::Flushed)) => {}
-                None if now() >= silent_at => return End::of(Ending::Gone),
                 None => {}
                 Some(Err(error)) => {
                     let frame = match handshake::broken(&self.gateway, &error) {
@@ -179,6 +206,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 }
             }
         }
+    }
+
+    /// When the device will have taken too little for too long; `None` while nothing waits for it.
+    fn stuck_at(&mut self) -> Option<Instant> {
+        let since = self.listed.peer.since();
+        if self.socket.queued_bytes() == 0 {
+            self.taking_since_ms = 0;
+            return None;
+        }
+        let written = self.socket.written();
+        if self.taking_since_ms == 0 || written.wrapping_sub(self.taken) >= TAKEN_BYTES_MIN {
+            let after = now().saturating_duration_since(since).as_millis();
+            self.taking_since_ms = u32::try_from(after).unwrap_or(u32::MAX).max(1);
+            self.taken = written;
+        }
+        let taking_since = since + Duration::from_millis(self.taking_since_ms.into());
+        Some(taking_since + Duration::from_millis(self.gateway.config.write_stall_ms))
+    }
+
+    /// The device reads too slowly, or not at all.
+    fn stuck(&self) -> End {
+        self.gateway.meters.stuck.increment(1);
+        let message = "what waits for this device is not being read";
+        End::of(Ending::error(Code::Overloaded, message, Duration::from_secs(1)))
     }
 
     /// Takes what came from elsewhere and does what is due.
@@ -192,6 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             let input = match Meaning::of(event, self.peer().epoch()) {
                 Meaning::Input(input) => input,
                 Meaning::Nothing => continue,
+                Meaning::Silent => return Some(End::of(Ending::Gone)),
                 Meaning::Replaced => return Some(End::of(Ending::Replaced)),
                 Meaning::Leave { reason, retry_after_ms } => {
                     return Some(End::leave(reason, retry_after_ms));
@@ -203,15 +255,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
         }
         let now = self.now();
-        self.conversation.poll(now, &mut actions);
+        if let Some(conversation) = self.talk.busy() {
+            conversation.poll(now, &mut actions);
+            self.listed.peer.set_high(conversation.high());
+        }
         let end = self.act(&mut actions);
-        self.peer().set_high(self.conversation.high());
+        self.talk.settle_down();
         end
     }
 
     /// Takes a frame, and those that came with it.
     fn frames(&mut self, first: Option<client_frame::Frame>) -> Option<End> {
-        self.heard_at = now();
+        self.listed.peer.set_heard(now());
         let mut actions = Vec::new();
         let mut next = first;
         let mut taken = 0;
@@ -240,7 +295,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             let limiter = limiter.get_or_insert_with(|| Box::new(gateway.limiter()));
             limiter.check().err().map(|until| until.wait_time_from(DefaultClock::default().now()))
         };
-        self.conversation.handle(input, &mut limited, now, actions);
+        let conversation = self.talk.wake(&self.listed.peer.device);
+        conversation.handle(input, &mut limited, now, actions);
     }
 
     fn act(&mut self, actions: &mut Vec<Action>) -> Option<End> {
@@ -296,16 +352,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// After the device is gone: makes its receipts durable and its acknowledgements count.
     async fn settle(&mut self) {
-        self.conversation.part();
-        while !self.conversation.is_settled() {
-            if self.turn().is_some() {
+        // A conversation at rest has nothing to settle.
+        let Some(conversation) = self.talk.busy() else { return };
+        conversation.part();
+        if self.turn().is_some() {
+            return;
+        }
+        loop {
+            let Some(conversation) = self.talk.busy().filter(|busy| !busy.is_settled()) else {
                 return;
-            }
-            let wake_at = self.conversation.wake_at();
+            };
+            let wake_at = conversation.wake_at();
             let wake_at = wake_at.unwrap_or_else(|| now() + Duration::from_secs(1));
             tokio::select! {
                 () = self.listed.peer.changed() => {}
                 () = sleep_until(wake_at.into()) => {}
+            }
+            if self.turn().is_some() {
+                return;
             }
         }
     }

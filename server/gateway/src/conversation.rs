@@ -9,6 +9,8 @@
 //!             └─────────────────────────────────────────────────┘
 //! ```
 
+mod rest;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,6 +33,8 @@ use crate::{
     sending::{Answer, Sending},
     settle::{Settle, Settled},
 };
+
+pub(crate) use self::rest::Talk;
 
 /// What happens to a conversation.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub(crate) enum Meaning {
     Nothing,
     /// Another connection of the device has taken over.
     Replaced,
+    /// Nothing is heard of the device any more.
+    Silent,
     Leave {
         reason: Reason,
         retry_after_ms: u64,
@@ -73,6 +79,7 @@ impl Meaning {
             Event::Page { id, page } => Self::Input(Input::Page { id, page }),
             Event::Routed { id, outcome } => Self::Input(Input::Routed { id, outcome }),
             Event::Acked { id, status } => Self::Input(Input::Acked { id, status }),
+            Event::Silent => Self::Silent,
             Event::Leave { reason, retry_after_ms } => Self::Leave { reason, retry_after_ms },
         }
     }

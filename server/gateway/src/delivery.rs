@@ -99,6 +99,21 @@ pub(crate) enum Action {
     Acknowledged(Vec<Entry>),
 }
 
+/// What is left of a delivery in which nothing is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rest {
+    epoch: u64,
+    high: u64,
+    fetches: u64,
+    window: u32,
+}
+
+impl Rest {
+    pub(crate) fn epoch(self) -> u64 {
+        self.epoch
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     /// From `high` on; `heard` as it was when it was asked.
@@ -158,6 +173,29 @@ impl Delivery {
             fetch_pacing: Pacing::new(RETRY_MIN, RETRY_MAX, seed),
             again_at: None,
             again_pacing: Pacing::new(RESEND_MIN, RESEND_MAX, seed.rotate_left(32)),
+        }
+    }
+
+    /// What is left of it if there is nothing to deliver and nothing waits for the device or the
+    /// store.
+    pub(crate) fn rest(&self) -> Option<Rest> {
+        let idle = self.drained
+            && self.out.is_empty()
+            && self.fetch.is_none()
+            && self.heard <= self.high
+            && self.ahead.is_behind(self.high);
+        let window = u32::try_from(self.window).unwrap_or(u32::MAX);
+        idle.then_some(Rest { epoch: self.epoch, high: self.high, fetches: self.fetches, window })
+    }
+
+    /// Goes on from there.
+    pub(crate) fn resume(rest: Rest, seed: u64) -> Self {
+        let claimed = Claimed { epoch: rest.epoch, tail: rest.high };
+        Self {
+            high: rest.high,
+            drained: true,
+            fetches: rest.fetches,
+            ..Self::new(claimed, rest.window, seed)
         }
     }
 

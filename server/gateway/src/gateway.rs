@@ -80,7 +80,11 @@ impl Gateway {
         };
         let (claiming, acking, releasing) = (client.clone(), client.clone(), client.clone());
         Arc::new(Self {
-            addresses: Addresses::new(config.connections_per_address_max),
+            addresses: Addresses::new(
+                config.connections_per_address_max,
+                config.limit_loopback,
+                meters.connections.clone(),
+            ),
             routes: Routes::start(&client, broken, meters.clone(), stop.clone()),
             notices: Notices::start(&client, stop.clone()),
             claims: Batcher::start(

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use switchboard_api::{
     device::v1::{
         Hello, Redirect, ServerFrame, Welcome, client_frame, error::Code, redirect::Reason,
@@ -53,7 +54,7 @@ impl Drop for Listed {
 /// A device that was taken in.
 pub(crate) struct TakenIn {
     pub(crate) listed: Listed,
-    pub(crate) conversation: Conversation,
+    pub(crate) conversation: Box<Conversation>,
 }
 
 pub(crate) fn refusal(code: Code, message: impl Into<String>, retry_after: Duration) -> Refused {
@@ -132,7 +133,9 @@ async fn claim<S: AsyncRead + AsyncWrite + Unpin + Send>(
     socket: &mut Socket<S>,
 ) -> Result<TakenIn, Refused> {
     let lease = held(gateway)?;
-    let device = DeviceRef { user: hello.user, device: hello.device };
+    // Copied: the frame's buffer would live as long as the device is connected.
+    let user = Bytes::copy_from_slice(&hello.user);
+    let device = DeviceRef { user, device: hello.device };
     // Listed before the claim, so that a push that follows it finds the connection.
     let peer = gateway.peers.add(device.clone(), lease.incarnation);
     let listed = Listed { gateway: gateway.clone(), peer: peer.clone() };
@@ -178,7 +181,8 @@ async fn claim<S: AsyncRead + AsyncWrite + Unpin + Send>(
     };
     let claimed = Claimed { epoch, tail: result.tail };
     let seed = rand::random();
-    Ok(TakenIn { listed, conversation: Conversation::new(device, claimed, window, seed) })
+    let conversation = Box::new(Conversation::new(device, claimed, window, seed));
+    Ok(TakenIn { listed, conversation })
 }
 
 fn held(gateway: &Gateway) -> Result<Lease, Refused> {

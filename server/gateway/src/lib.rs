@@ -22,6 +22,8 @@ mod config;
 mod connection;
 mod conversation;
 mod delivery;
+#[cfg(test)]
+mod fuzzing;
 mod gateway;
 mod handshake;
 #[cfg(test)]
@@ -44,6 +46,7 @@ mod sending;
 mod sending_tests;
 mod service;
 mod settle;
+mod silence;
 mod socket;
 mod tls_stream;
 mod verifier;

@@ -89,6 +89,9 @@ pub(crate) const RECONCILE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A connection that says nothing for this many keepalives, in tenths, is closed.
 pub(crate) const SILENCE_IN_TENTHS_OF_KEEPALIVE: u32 = 25;
+/// A device that has taken fewer bytes than these by the end of `write_stall_ms`, while more wait
+/// for it, is cut.
+pub(crate) const TAKEN_BYTES_MIN: u32 = 4 * 1024;
 /// How long a closing connection may take to write its last frames.
 pub(crate) const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// How long a closed connection may take to have its acknowledgements applied.

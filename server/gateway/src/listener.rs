@@ -52,11 +52,7 @@ pub(crate) async fn accept(gateway: Arc<Gateway>, listener: TcpListener, transpo
             Ok((stream, address)) => {
                 let (gateway, transport) = (gateway.clone(), transport.clone());
                 let tasks = gateway.tasks.clone();
-                tasks.spawn(async move {
-                    gateway.meters.connections.increment(1);
-                    open(&gateway, stream, address, transport).await;
-                    gateway.meters.connections.decrement(1);
-                });
+                tasks.spawn(async move { open(&gateway, stream, address, transport).await });
             }
             Err(error) => {
                 // Too many open files, mostly: those who wait must not spin.
@@ -108,7 +104,7 @@ async fn open_tls(
     }
 }
 
-async fn upgrade<S: AsyncRead + AsyncWrite + Unpin + Send>(
+async fn upgrade<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     gateway: &Arc<Gateway>,
     stream: S,
     admitted: Option<Admitted>,
@@ -122,7 +118,7 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin + Send>(
 }
 
 /// Serves a connection on which frames are spoken, or says why not.
-pub(crate) async fn begin<S: AsyncRead + AsyncWrite + Unpin + Send>(
+pub(crate) async fn begin<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     gateway: &Arc<Gateway>,
     socket: Socket<S>,
     admitted: Option<Admitted>,
@@ -133,6 +129,5 @@ pub(crate) async fn begin<S: AsyncRead + AsyncWrite + Unpin + Send>(
         connection::refuse(socket, refused).await;
         return;
     };
-    connection::serve(gateway.clone(), socket).await;
-    drop(admitted);
+    connection::serve(gateway, socket, admitted).await;
 }

@@ -25,6 +25,8 @@ pub(crate) struct Meters {
     pub(crate) routed: Counter,
     /// Route streams that broke.
     pub(crate) routes_broken: Counter,
+    /// Connections cut because the device did not read.
+    pub(crate) stuck: Counter,
     /// Frames that break the protocol.
     pub(crate) frames_refused: Counter,
 }
@@ -42,6 +44,7 @@ impl Meters {
             reconciled: counter!("switchboard_gateway_reconciled_total"),
             routed: counter!("switchboard_gateway_routed_total"),
             routes_broken: counter!("switchboard_gateway_routes_broken_total"),
+            stuck: counter!("switchboard_gateway_stuck_total"),
             frames_refused: counter!("switchboard_gateway_frames_refused_total"),
         }
     }

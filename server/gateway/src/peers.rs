@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -38,6 +39,8 @@ pub(crate) enum Event {
     Acked { id: u64, status: ItemStatus },
     /// The session with this epoch has been replaced.
     Replaced { epoch: u64 },
+    /// Nothing was heard of the device for too long.
+    Silent,
     /// The device is sent away.
     Leave { reason: Reason, retry_after_ms: u64 },
 }
@@ -66,6 +69,9 @@ pub(crate) struct Peer {
     /// 0 until the claim is answered.
     epoch: AtomicU64,
     high: AtomicU64,
+    /// When the connection was made, and how many milliseconds later something was heard last.
+    since: Instant,
+    heard_after_ms: AtomicU64,
     /// A lock, since many tasks add and one takes; held for a few instructions.
     queue: Mutex<Queue>,
     changed: Notify,
@@ -79,6 +85,9 @@ impl Peer {
             incarnation,
             epoch: AtomicU64::new(0),
             high: AtomicU64::new(0),
+            // The runtime's clock, so that a test's paused one counts.
+            since: tokio::time::Instant::now().into_std(),
+            heard_after_ms: AtomicU64::new(0),
             queue: Mutex::default(),
             changed: Notify::new(),
         }
@@ -90,6 +99,22 @@ impl Peer {
 
     pub(crate) fn set_epoch(&self, epoch: u64) {
         self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Something was heard of the device.
+    pub(crate) fn set_heard(&self, now: Instant) {
+        let after = now.saturating_duration_since(self.since).as_millis();
+        self.heard_after_ms.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When the connection was made.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// When something was heard of the device last.
+    pub(crate) fn heard_at(&self) -> Instant {
+        self.since + Duration::from_millis(self.heard_after_ms.load(Ordering::Relaxed))
     }
 
     /// The highest seq written, as of a moment ago.

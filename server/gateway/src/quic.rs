@@ -73,11 +73,7 @@ pub(crate) async fn accept(gateway: Arc<Gateway>, endpoint: Endpoint) {
         };
         let Some(incoming) = incoming else { break };
         let (gateway, tasks) = (gateway.clone(), gateway.tasks.clone());
-        tasks.spawn(async move {
-            gateway.meters.connections.increment(1);
-            Box::pin(open(&gateway, incoming)).await;
-            gateway.meters.connections.decrement(1);
-        });
+        tasks.spawn(async move { open(&gateway, incoming).await });
     }
     endpoint.set_server_config(None);
 }

@@ -78,6 +78,11 @@ impl Receipts {
         self.fresh.push(batch);
     }
 
+    /// Whether none is under way or waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.under_way.is_empty() && self.waiting.is_empty() && self.fresh.is_empty()
+    }
+
     /// Batches of reads that are not durable yet.
     pub(crate) fn reads(&self) -> usize {
         self.reads

@@ -32,6 +32,7 @@ use crate::{
     peers::Peers,
     quic, reconcile,
     service::Service,
+    silence,
 };
 
 /// The application protocol of TLS and QUIC (ALPN): frames of the device protocol.
@@ -158,6 +159,7 @@ pub async fn start_with(config: GatewayConfig, verifier: Verifier) -> Result<Run
     let gateway = Gateway::new(parts, &stop);
     let interval = Duration::from_millis(gateway.config.reconcile_ms);
     spawn(&stop, lease::follow(gateway.clone(), readiness.clone()));
+    spawn(&stop, silence::run(gateway.clone()));
     spawn(&stop, reconcile::run(client, peers, meters, broken, interval));
     for (_, listener, transport) in listeners {
         gateway.tasks.spawn(listener::accept(gateway.clone(), listener, transport));

@@ -94,6 +94,11 @@ impl Sending {
         }
     }
 
+    /// Whether nothing waits, is under way, or is expected again.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pairs.is_empty() && self.users.is_empty() && self.gates.is_empty()
+    }
+
     /// A valid send came. `limited`: the device has used up its rate and is to wait this long.
     pub(crate) fn send(
         &mut self,

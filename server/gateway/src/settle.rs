@@ -69,6 +69,16 @@ impl Settle {
         }
     }
 
+    /// Goes on where nothing was left to settle; `acks` were counted by then.
+    pub(crate) fn resume(device: DeviceRef, epoch: u64, acks: u64, seed: u64) -> Self {
+        Self { acks, ..Self::new(device, epoch, seed) }
+    }
+
+    /// Acks made so far.
+    pub(crate) fn acks(&self) -> u64 {
+        self.acks
+    }
+
     /// How many more entries fit.
     pub(crate) fn room(&self) -> usize {
         SETTLING_MAX.saturating_sub(self.len())

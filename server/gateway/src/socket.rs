@@ -93,8 +93,15 @@ pub(crate) enum Moved {
 
 #[derive(Debug)]
 enum Framing<S> {
-    Delimited { stream: S, read: BytesMut, write: BytesMut },
-    WebSocket { stream: Box<WebSocketStream<S>>, queued: usize },
+    Delimited { stream: S, buffers: Option<Box<Buffers>>, written: u32 },
+    WebSocket { stream: Box<WebSocketStream<S>>, queued: usize, written: u32 },
+}
+
+/// What was read and not taken yet, and what waits to be written. A connection that waits has none.
+#[derive(Debug, Default)]
+struct Buffers {
+    read: BytesMut,
+    write: BytesMut,
 }
 
 /// A device's socket.
@@ -105,8 +112,7 @@ pub(crate) struct Socket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
     pub(crate) fn delimited(stream: S) -> Self {
-        let (read, write) = (BytesMut::new(), BytesMut::new());
-        Self { framing: Framing::Delimited { stream, read, write } }
+        Self { framing: Framing::Delimited { stream, buffers: None, written: 0 } }
     }
 
     /// After the WebSocket handshake, which must name the subprotocol.
@@ -119,14 +125,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
         let stream =
             tokio_tungstenite::accept_hdr_async_with_config(stream, negotiate, Some(config))
                 .await?;
-        Ok(Self { framing: Framing::WebSocket { stream: Box::new(stream), queued: 0 } })
+        Ok(Self { framing: Framing::WebSocket { stream: Box::new(stream), queued: 0, written: 0 } })
     }
 
     /// Appends a frame to what is to be written.
     pub(crate) fn queue(&mut self, frame: &ServerFrame) -> Result<(), SocketError> {
         match &mut self.framing {
-            Framing::Delimited { write, .. } => Ok(frame::encode(frame, write)?),
-            Framing::WebSocket { stream, queued } => {
+            Framing::Delimited { buffers, .. } => {
+                Ok(frame::encode(frame, &mut buffers.get_or_insert_default().write)?)
+            }
+            Framing::WebSocket { stream, queued, .. } => {
                 let bytes = frame.encode_to_vec();
                 *queued += bytes.len();
                 Ok(Pin::new(stream.as_mut()).start_send(Message::Binary(bytes.into()))?)
@@ -137,8 +145,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
     /// Bytes queued and not yet written; on WebSocket an upper bound.
     pub(crate) fn queued_bytes(&self) -> usize {
         match &self.framing {
-            Framing::Delimited { write, .. } => write.len(),
+            Framing::Delimited { buffers, .. } => buffers.as_ref().map_or(0, |b| b.write.len()),
             Framing::WebSocket { queued, .. } => *queued,
+        }
+    }
+
+    /// Count of the bytes that the stream has taken; it wraps. On WebSocket it is behind until all
+    /// that is queued has been taken.
+    pub(crate) fn written(&self) -> u32 {
+        match &self.framing {
+            Framing::Delimited { written, .. } | Framing::WebSocket { written, .. } => *written,
         }
     }
 
@@ -161,7 +177,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
     /// The next frame if it was read from the stream already.
     pub(crate) fn next_buffered(&mut self) -> Result<Option<ClientFrame>, SocketError> {
         match &mut self.framing {
-            Framing::Delimited { read, .. } => Ok(Decoder::new().next(read)?),
+            Framing::Delimited { buffers: Some(buffers), .. } => {
+                Ok(Decoder::new().next(&mut buffers.read)?)
+            }
+            Framing::Delimited { .. } => Ok(None),
             // Its buffer cannot be looked into; the next wait returns at once.
             Framing::WebSocket { .. } => Ok(None),
         }
@@ -172,13 +191,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
     pub(crate) async fn close(&mut self) -> Result<(), SocketError> {
         poll_fn(|cx| self.framing.poll_flush(cx)).await?;
         match &mut self.framing {
-            Framing::Delimited { stream, read, .. } => {
+            Framing::Delimited { stream, .. } => {
                 tokio::io::AsyncWriteExt::shutdown(stream).await?;
-                *read = BytesMut::new();
-                let mut thrown = 0;
+                let (mut read, mut thrown) = (BytesMut::new(), 0);
                 while thrown < FAREWELL_BYTES_MAX {
                     read.clear();
-                    match poll_fn(|cx| poll_read_some(stream, read, cx)).await? {
+                    match poll_fn(|cx| poll_read_some(stream, &mut read, cx)).await? {
                         0 => break,
                         count => thrown += count,
                     }
@@ -203,19 +221,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Framing<S> {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>> {
         match self {
-            Self::Delimited { stream, write, .. } => {
-                while !write.is_empty() {
-                    let written = ready!(Pin::new(&mut *stream).poll_write(cx, write))?;
-                    if written == 0 {
-                        return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+            Self::Delimited { stream, buffers, written } => {
+                if let Some(Buffers { read, write }) = buffers.as_deref_mut() {
+                    while !write.is_empty() {
+                        let count = ready!(Pin::new(&mut *stream).poll_write(cx, write))?;
+                        if count == 0 {
+                            let error = io::Error::from(io::ErrorKind::WriteZero);
+                            return Poll::Ready(Err(error.into()));
+                        }
+                        *written = written.wrapping_add(u32::try_from(count).unwrap_or(u32::MAX));
+                        write.advance(count);
                     }
-                    write.advance(written);
+                    *write = BytesMut::new();
+                    if read.is_empty() {
+                        *buffers = None;
+                    }
                 }
-                *write = BytesMut::new();
                 Poll::Ready(ready!(Pin::new(stream).poll_flush(cx)).map_err(Into::into))
             }
-            Self::WebSocket { stream, queued } => {
+            Self::WebSocket { stream, queued, written } => {
                 ready!(Pin::new(stream.as_mut()).poll_flush(cx))?;
+                *written = written.wrapping_add(u32::try_from(*queued).unwrap_or(u32::MAX));
                 *queued = 0;
                 Poll::Ready(Ok(()))
             }
@@ -224,12 +250,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framing<S> {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Moved, SocketError>> {
         match self {
-            Self::Delimited { stream, read, .. } => loop {
-                if let Some(frame) = Decoder::new().next(read)? {
-                    return Poll::Ready(Ok(Moved::Frame(frame)));
+            Self::Delimited { stream, buffers, .. } => loop {
+                if let Some(Buffers { read, write }) = buffers.as_deref_mut() {
+                    if let Some(frame) = Decoder::new().next(read)? {
+                        return Poll::Ready(Ok(Moved::Frame(frame)));
+                    }
+                    if read.is_empty() && write.is_empty() {
+                        *buffers = None;
+                    }
                 }
-                if ready!(poll_read_some(stream, read, cx))? == 0 {
-                    Decoder::new().finish(read)?;
+                if ready!(poll_read_into(stream, buffers, cx))? == 0 {
+                    Decoder::new().finish(buffers.as_ref().map_or(&[], |b| &b.read))?;
                     return Poll::Ready(Ok(Moved::End));
                 }
             },
@@ -250,6 +281,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framing<S> {
 }
 
 /// Reads once through a buffer on the stack, so that a connection that waits holds none.
+fn poll_read_into<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffers: &mut Option<Box<Buffers>>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    match buffers {
+        Some(buffers) => poll_read_some(stream, &mut buffers.read, cx),
+        None => {
+            let mut read = BytesMut::new();
+            let count = ready!(poll_read_some(stream, &mut read, cx))?;
+            if count > 0 {
+                *buffers = Some(Box::new(Buffers { read, write: BytesMut::new() }));
+            }
+            Poll::Ready(Ok(count))
+        }
+    }
+}
+
 fn poll_read_some<S: AsyncRead + Unpin>(
     stream: &mut S,
     read: &mut BytesMut,

@@ -5,7 +5,7 @@
 //!   stream ──▶ [ incoming: part of a record ] ──▶ rustls ──▶ [ plain ] ──▶ poll_read
 //!   stream ◀── [ outgoing: whole records    ] ◀── rustls ◀───────────────── poll_write
 //! ```
-//! Invariants: all three buffers are freed when they are empty; `outgoing` is written before more is
+//! Invariants: the three buffers are freed when all are empty; `outgoing` is written before more is
 //! encrypted, so it holds one record of data at most, besides what rustls has to say; records are
 //! written in the order in which they were encrypted.
 
@@ -21,8 +21,8 @@ use std::{
 use bytes::{Buf as _, BytesMut};
 use rustls::{
     ServerConfig,
-    server::UnbufferedServerConnection,
-    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
+    server::{ServerConnectionData, UnbufferedServerConnection},
+    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -40,27 +40,26 @@ pub(crate) struct TlsStream<S> {
     stream: S,
     /// Boxed, since it is large and every task would hold it where it holds the connection.
     tls: Box<UnbufferedServerConnection>,
-    incoming: Vec<u8>,
-    plain: BytesMut,
-    outgoing: BytesMut,
+    held: Option<Box<Held>>,
     /// The peer has ended its side, in order or not.
     ended: bool,
     closing: bool,
+}
+
+/// What is held while something is under way, and not otherwise.
+#[derive(Debug, Default)]
+struct Held {
+    incoming: Vec<u8>,
+    plain: BytesMut,
+    outgoing: BytesMut,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Does the handshake.
     pub(crate) async fn accept(stream: S, config: Arc<ServerConfig>) -> io::Result<Self> {
         let tls = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
-        let mut this = Self {
-            stream,
-            tls: Box::new(tls),
-            incoming: Vec::new(),
-            plain: BytesMut::new(),
-            outgoing: BytesMut::new(),
-            ended: false,
-            closing: false,
-        };
+        let mut this =
+            Self { stream, tls: Box::new(tls), held: None, ended: false, closing: false };
         poll_fn(|cx| this.poll_handshake(cx)).await?;
         Ok(this)
     }
@@ -69,13 +68,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// read again afterwards.
     pub(crate) async fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
         poll_fn(|cx| {
-            while self.plain.len() < count && !self.ended {
+            while self.plain().len() < count && !self.ended {
                 ready!(self.poll_receive(cx))?;
             }
             Poll::Ready(io::Result::Ok(()))
         })
         .await?;
-        Ok(&self.plain)
+        Ok(self.plain())
+    }
+
+    fn held(&mut self) -> &mut Held {
+        self.held.get_or_insert_default()
+    }
+
+    /// Decrypted, and not read yet.
+    fn plain(&self) -> &[u8] {
+        self.held.as_ref().map_or(&[], |held| &held.plain)
+    }
+
+    /// Gives the buffers away if there is nothing in them.
+    fn release(&mut self) {
+        let empty = |held: &Held| {
+            held.incoming.is_empty() && held.plain.is_empty() && held.outgoing.is_empty()
+        };
+        if self.held.as_deref().is_some_and(empty) {
+            self.held = None;
+        }
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -103,11 +121,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             self.ended = true;
             return Poll::Ready(Ok(()));
         }
-        let worked = if self.incoming.is_empty() {
+        let worked = if self.held.as_ref().is_none_or(|held| held.incoming.is_empty()) {
             let wire = chunk.filled_mut();
-            self.work(wire, &Outbound::Nothing).map(|done| self.incoming = wire[done..].to_vec())
+            self.work(wire, &Outbound::Nothing).map(|done| {
+                if done < wire.len() {
+                    self.held().incoming = wire[done..].to_vec();
+                }
+            })
         } else {
-            self.incoming.extend_from_slice(chunk.filled());
+            self.held().incoming.extend_from_slice(chunk.filled());
             self.work_incoming(&Outbound::Nothing)
         };
         if worked.is_err() {
@@ -118,11 +140,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     }
 
     fn work_incoming(&mut self, outbound: &Outbound<'_>) -> io::Result<()> {
-        let mut incoming = std::mem::take(&mut self.incoming);
+        let mut incoming =
+            self.held.as_mut().map(|held| std::mem::take(&mut held.incoming)).unwrap_or_default();
         let done = self.work(&mut incoming, outbound)?;
         if done < incoming.len() {
             incoming.drain(..done);
-            self.incoming = incoming;
+            self.held().incoming = incoming;
         }
         Ok(())
     }
@@ -131,13 +154,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// of it are done with.
     fn work(&mut self, wire: &mut [u8], outbound: &Outbound<'_>) -> io::Result<usize> {
         let mut done = 0;
+        let Self { tls, held, ended, .. } = self;
         loop {
             let UnbufferedStatus { mut discard, state, .. } =
-                self.tls.process_tls_records(&mut wire[done..]);
+                tls.process_tls_records(&mut wire[done..]);
             let state = match state {
                 Ok(state) => state,
                 Err(error) => {
-                    self.take_alert();
+                    take_alert(tls, &mut held.get_or_insert_default().outgoing);
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                 }
             };
@@ -147,11 +171,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(io::Error::other)?;
                         discard += record.discard;
-                        self.plain.extend_from_slice(record.payload);
+                        held.get_or_insert_default().plain.extend_from_slice(record.payload);
                     }
                 }
                 ConnectionState::EncodeTlsData(mut data) => {
-                    append(&mut self.outgoing, |out| match data.encode(out) {
+                    let outgoing = &mut held.get_or_insert_default().outgoing;
+                    append(outgoing, |out| match data.encode(out) {
                         Err(EncodeError::InsufficientSize(short)) => Err(Some(short.required_size)),
                         other => other.map_err(|_| None),
                     })?;
@@ -160,19 +185,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 ConnectionState::WriteTraffic(mut traffic) => {
                     more = false;
-                    let mut encrypt = |out: &mut [u8]| match outbound {
-                        Outbound::Nothing => Ok(0),
-                        Outbound::Data(data) => traffic.encrypt(data, out),
-                        Outbound::CloseNotify => traffic.queue_close_notify(out),
-                    };
-                    append(&mut self.outgoing, |out| match encrypt(out) {
-                        Err(EncryptError::InsufficientSize(short)) => {
-                            Err(Some(short.required_size))
-                        }
-                        other => other.map_err(|_| None),
-                    })?;
+                    if !matches!(outbound, Outbound::Nothing) {
+                        let outgoing = &mut held.get_or_insert_default().outgoing;
+                        append(outgoing, |out| encrypt(&mut traffic, outbound, out))?;
+                    }
                 }
-                ConnectionState::PeerClosed => self.ended = true,
+                ConnectionState::PeerClosed => *ended = true,
                 // Early data is never offered.
                 _ => more = false,
             }
@@ -183,29 +201,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         }
     }
 
-    /// After an error: what the peer is to be told.
-    fn take_alert(&mut self) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-            self.tls.process_tls_records(&mut []).state
-        {
-            let _ = append(&mut self.outgoing, |out| match data.encode(out) {
-                Err(EncodeError::InsufficientSize(short)) => Err(Some(short.required_size)),
-                other => other.map_err(|_| None),
-            });
-        }
-    }
-
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.outgoing.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outgoing))?;
+        let Some(held) = &mut self.held else { return Poll::Ready(Ok(())) };
+        while !held.outgoing.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &held.outgoing))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.outgoing.advance(written);
+            held.outgoing.advance(written);
         }
-        self.outgoing = BytesMut::new();
+        held.outgoing = BytesMut::new();
+        self.release();
         Poll::Ready(Ok(()))
     }
+}
+
+/// After an error: what the peer is to be told.
+fn take_alert(tls: &mut UnbufferedServerConnection, outgoing: &mut BytesMut) {
+    while let Ok(ConnectionState::EncodeTlsData(mut data)) = tls.process_tls_records(&mut []).state
+    {
+        let _ = append(outgoing, |out| match data.encode(out) {
+            Err(EncodeError::InsufficientSize(short)) => Err(Some(short.required_size)),
+            other => other.map_err(|_| None),
+        });
+    }
+}
+
+fn encrypt(
+    traffic: &mut WriteTraffic<'_, ServerConnectionData>,
+    outbound: &Outbound<'_>,
+    out: &mut [u8],
+) -> Result<usize, Option<usize>> {
+    let encrypted = match outbound {
+        Outbound::Nothing => Ok(0),
+        Outbound::Data(data) => traffic.encrypt(data, out),
+        Outbound::CloseNotify => traffic.queue_close_notify(out),
+    };
+    encrypted.map_err(|error| match error {
+        EncryptError::InsufficientSize(short) => Some(short.required_size),
+        EncryptError::EncryptExhausted => None,
+    })
 }
 
 /// Appends what `write` puts into the space that it is given; it is asked again with as much as it
@@ -234,17 +269,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while this.plain.is_empty() && !this.ended {
+        while this.plain().is_empty() && !this.ended {
             ready!(this.poll_receive(cx))?;
             // Answers of rustls, to a key update for instance.
             let _ = this.poll_outgoing(cx)?;
         }
-        let count = buf.remaining().min(this.plain.len());
-        buf.put_slice(&this.plain[..count]);
-        this.plain.advance(count);
-        if this.plain.is_empty() {
-            this.plain = BytesMut::new();
+        if let Some(held) = &mut this.held {
+            let count = buf.remaining().min(held.plain.len());
+            buf.put_slice(&held.plain[..count]);
+            held.plain.advance(count);
+            if held.plain.is_empty() {
+                held.plain = BytesMut::new();
+            }
         }
+        this.release();
         Poll::Ready(Ok(()))
     }
 }

@@ -3,95 +3,20 @@
 
 mod support;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
-use support::{Messenger, Phone, soon};
-use switchboard_api::{
-    device::v1::{
-        Ack, ClientFrame, Error, Hello, Ping, Send, ServerFrame, client_frame, error::Code,
-        server_frame::Frame,
-    },
-    frame::{self, Decoder},
+use support::{
+    Messenger, Phone,
+    raw::{Raw, hello},
+    soon,
+};
+use switchboard_api::device::v1::{
+    Ack, Hello, Ping, Send, ServerFrame, client_frame, error::Code, server_frame::Frame,
 };
 use switchboard_gateway::{Refusal, Verifier};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_tungstenite::tungstenite::{self, ClientRequestBuilder};
-
-/// A device that writes whatever it likes.
-struct Raw {
-    stream: TcpStream,
-    read: BytesMut,
-}
-
-impl Raw {
-    async fn connect(messenger: &Messenger) -> Self {
-        let address = messenger.gateway.socket("gateway-tcp");
-        let stream = TcpStream::connect(address).await.unwrap();
-        Self { stream, read: BytesMut::new() }
-    }
-
-    /// Connected, and taken in as this user.
-    async fn taken_in(messenger: &Messenger, user: &str) -> Self {
-        let mut raw = Self::connect(messenger).await;
-        raw.frame(client_frame::Frame::Hello(hello(user))).await;
-        assert!(matches!(raw.next().await, Some(Frame::Welcome(_))));
-        assert!(matches!(raw.next().await, Some(Frame::Drained(_))));
-        raw
-    }
-
-    async fn bytes(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.unwrap();
-    }
-
-    async fn frame(&mut self, frame: client_frame::Frame) {
-        let mut out = BytesMut::new();
-        frame::encode(&ClientFrame { frame: Some(frame) }, &mut out).unwrap();
-        self.bytes(&out).await;
-    }
-
-    async fn next(&mut self) -> Option<Frame> {
-        soon("a frame or the end", async {
-            loop {
-                if let Some(frame) = Decoder::new().next::<ServerFrame>(&mut self.read).unwrap() {
-                    return frame.frame;
-                }
-                if self.stream.read_buf(&mut self.read).await.unwrap() == 0 {
-                    assert!(self.read.is_empty(), "cut inside a frame");
-                    return None;
-                }
-            }
-        })
-        .await
-    }
-
-    async fn error(&mut self) -> Error {
-        match self.next().await {
-            Some(Frame::Error(error)) => error,
-            other => panic!("{other:?} instead of an error"),
-        }
-    }
-
-    /// An error about the connection, and its end.
-    async fn closed_with(&mut self, code: Code) {
-        let error = self.error().await;
-        assert_eq!((error.code(), error.message_id.as_ref()), (code, &b""[..]), "{error:?}");
-        assert!(!error.message.is_empty());
-        assert_eq!(self.next().await, None);
-    }
-
-    async fn still_served(&mut self) {
-        self.frame(client_frame::Frame::Ping(Ping { nonce: 77 })).await;
-        assert!(matches!(self.next().await, Some(Frame::Pong(pong)) if pong.nonce == 77));
-    }
-}
-
-fn hello(user: &str) -> Hello {
-    Hello { user: Bytes::copy_from_slice(user.as_bytes()), device: 1, ..Hello::default() }
-}
 
 fn send(message_id: &[u8], to: &str, body: usize) -> client_frame::Frame {
     client_frame::Frame::Send(Send {
@@ -259,7 +184,7 @@ async fn a_device_whose_token_is_refused_is_told_so() {
         ("guessed", Some(Code::Unauthenticated)),
     ] {
         let stream = TcpStream::connect(strict.socket("gateway-tcp")).await.unwrap();
-        let mut raw = Raw { stream, read: BytesMut::new() };
+        let mut raw = Raw::over(stream);
         let hello = Hello { token: token.to_owned(), ..hello("alice") };
         raw.frame(client_frame::Frame::Hello(hello)).await;
         match code {

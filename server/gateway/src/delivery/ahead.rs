@@ -23,6 +23,11 @@ impl Ahead {
         }
     }
 
+    /// Whether nothing above `high` is remembered.
+    pub(super) fn is_behind(&self, high: u64) -> bool {
+        self.up_to <= high && self.seqs.last().is_none_or(|last| *last <= high)
+    }
+
     /// Whether the device has it. Asked once for each seq.
     pub(super) fn covers(&mut self, seq: u64) -> bool {
         self.seqs.remove(&seq) || seq <= self.up_to

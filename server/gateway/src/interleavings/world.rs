@@ -694,7 +694,7 @@ impl<'a> World<'a> {
             match Meaning::of(event, self.conns[conn].peer.epoch()) {
                 Meaning::Input(input) => self.input(conn, input),
                 Meaning::Nothing => {}
-                Meaning::Replaced | Meaning::Leave { .. } => self.close(conn),
+                Meaning::Replaced | Meaning::Silent | Meaning::Leave { .. } => self.close(conn),
             }
             if !self.conns[conn].open {
                 return;

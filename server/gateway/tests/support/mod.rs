@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod certificates;
+pub(crate) mod raw;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -132,6 +133,16 @@ impl Messenger {
         change(&mut config);
         let gateway = gateway(config).await;
         Self { store, chat, gateway, store_address, data }
+    }
+
+    /// The sessions of a user, as the store has them.
+    pub(crate) async fn locate(&self, user: &str) -> Vec<switchboard_api::v1::SessionInfo> {
+        let options = switchboard_sdk::ClientOptions::default();
+        let store = [self.store_address.to_string()];
+        let client = switchboard_sdk::Client::connect(&store, options).unwrap();
+        let user = Bytes::copy_from_slice(user.as_bytes());
+        let located = client.locate(vec![user], switchboard_api::v1::Read::Lease).await.unwrap();
+        located.results.into_iter().flat_map(|result| result.sessions).collect()
     }
 
     pub(crate) async fn shutdown(self) {
