@@ -7,6 +7,7 @@
 use std::{
     future::poll_fn,
     io,
+    net::IpAddr,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -92,24 +93,41 @@ impl Connection {
         trust: Option<&Trust>,
         timeout: Duration,
     ) -> Result<Self, ConnectError> {
-        let open = Box::pin(Self::open(gateway, trust));
+        Self::connect_from(gateway, trust, None, timeout).await
+    }
+
+    /// As [`Connection::connect_with`], from this address of the machine.
+    ///
+    /// # Errors
+    /// When the transport or a handshake fails or takes too long.
+    pub async fn connect_from(
+        gateway: &GatewayAddress,
+        trust: Option<&Trust>,
+        from: Option<IpAddr>,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        let open = Box::pin(Self::open(gateway, trust, from));
         tokio::time::timeout(timeout, open).await.map_err(|_| ConnectError::Timeout(timeout))?
     }
 
-    async fn open(gateway: &GatewayAddress, trust: Option<&Trust>) -> Result<Self, ConnectError> {
+    async fn open(
+        gateway: &GatewayAddress,
+        trust: Option<&Trust>,
+        from: Option<IpAddr>,
+    ) -> Result<Self, ConnectError> {
         let trusting = || trust.ok_or(ConnectError::NoTrust);
         let (mut resumed, mut endpoint) = (false, None);
         let socket = match gateway {
             GatewayAddress::Tcp(authority) => {
-                Socket::delimited(Box::new(stream::tcp(authority).await?))
+                Socket::delimited(Box::new(stream::tcp(authority, from).await?))
             }
             GatewayAddress::Tls(authority) => {
-                let (stream, again) = stream::tls(authority, trusting()?, false).await?;
+                let (stream, again) = stream::tls(authority, from, trusting()?, false).await?;
                 resumed = again;
                 Socket::delimited(stream)
             }
             GatewayAddress::Quic(authority) => {
-                let (stream, own) = stream::quic(authority, trusting()?).await?;
+                let (stream, own) = stream::quic(authority, from, trusting()?).await?;
                 endpoint = Some(own);
                 Socket::delimited(Box::new(stream))
             }
@@ -117,11 +135,11 @@ impl Connection {
                 let uri = uri(url)?;
                 let authority = uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
                 let stream: AnyStream = if gateway.is_secure() {
-                    let (stream, again) = stream::tls(&authority, trusting()?, true).await?;
+                    let (stream, again) = stream::tls(&authority, from, trusting()?, true).await?;
                     resumed = again;
                     stream
                 } else {
-                    Box::new(stream::tcp(&authority).await?)
+                    Box::new(stream::tcp(&authority, from).await?)
                 };
                 web_socket(uri, stream).await?
             }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -11,7 +11,7 @@ use quinn::{Endpoint, RecvStream, SendStream};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, lookup_host},
+    net::{TcpSocket, TcpStream, lookup_host},
 };
 use tokio_rustls::TlsConnector;
 
@@ -28,8 +28,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug> ByteStream fo
 /// A byte stream, whichever it is.
 pub(crate) type AnyStream = Box<dyn ByteStream>;
 
-pub(crate) async fn tcp(authority: &str) -> Result<TcpStream, ConnectError> {
-    let stream = TcpStream::connect(authority).await?;
+pub(crate) async fn tcp(authority: &str, from: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
+    let stream = match from {
+        None => TcpStream::connect(authority).await?,
+        Some(from) => {
+            let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.bind(SocketAddr::new(from, 0))?;
+            socket.connect(resolve(authority).await?).await?
+        }
+    };
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -38,12 +45,13 @@ pub(crate) async fn tcp(authority: &str) -> Result<TcpStream, ConnectError> {
 /// resumed.
 pub(crate) async fn tls(
     authority: &str,
+    from: Option<IpAddr>,
     trust: &Trust,
     web: bool,
 ) -> Result<(AnyStream, bool), ConnectError> {
     let name = server_name(authority)?;
     let connector = TlsConnector::from(if web { trust.web() } else { trust.frames() });
-    let stream = connector.connect(name, tcp(authority).await?).await?;
+    let stream = connector.connect(name, tcp(authority, from).await?).await?;
     let resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
     Ok((Box::new(stream), resumed))
 }
@@ -51,12 +59,13 @@ pub(crate) async fn tls(
 /// A QUIC connection to `authority` with its one stream.
 pub(crate) async fn quic(
     authority: &str,
+    from: Option<IpAddr>,
     trust: &Trust,
 ) -> Result<(QuicStream, Endpoint), ConnectError> {
     let name = server_name(authority)?;
-    let mut found = lookup_host(authority).await?;
-    let address = found.next().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    let endpoint = Endpoint::client(any_port(address))?;
+    let address = resolve(authority).await?;
+    let here = from.map_or_else(|| any_port(address), |from| SocketAddr::new(from, 0));
+    let endpoint = Endpoint::client(here)?;
     let config = trust.quic().map_err(io::Error::other)?;
     let connecting = endpoint
         .connect_with(config, address, &name.to_str())
@@ -64,6 +73,10 @@ pub(crate) async fn quic(
     let connection = connecting.await.map_err(|error| ConnectError::Quic(error.to_string()))?;
     let (send, recv) = connection.open_bi().await.map_err(io::Error::from)?;
     Ok((QuicStream { send, recv, connection }, endpoint))
+}
+
+async fn resolve(authority: &str) -> io::Result<SocketAddr> {
+    lookup_host(authority).await?.next().ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Moves to a socket of its own on whatever network is there now.

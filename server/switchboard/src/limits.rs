@@ -27,6 +27,10 @@ pub(crate) const LOAD_IN_FLIGHT_MAX: usize = 4_096;
 /// Most users of a load test: their numbers have ten digits.
 pub(crate) const LOAD_USERS_MAX: u64 = 1_000_000_000;
 
+/// Connections that one worker of `bench connections` holds: below the limit of open files that is
+/// usual where many are allowed, 20,000.
+pub(crate) const IDLE_PER_WORKER_MAX: usize = 5_000;
+
 const _: () = assert!(TURN_IN_FLIGHT_MAX >= 1);
 /// How long the end of a server waits for threads that it cannot stop.
 pub(crate) const RUNTIME_END_MAX: Duration = Duration::from_secs(2);

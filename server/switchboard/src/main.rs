@@ -8,6 +8,7 @@
 
 mod cli;
 mod command;
+mod idle;
 mod limits;
 mod load;
 mod output;

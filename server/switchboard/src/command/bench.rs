@@ -1,6 +1,7 @@
 //! `bench …`: load, and what it did.
 
 mod claim;
+mod connections;
 mod enqueue;
 mod load_args;
 mod locate;
@@ -20,6 +21,7 @@ use crate::output::Failure;
   switchboard bench enqueue --seconds 10
   switchboard bench locate --users 1000000 --rate 200000
   switchboard bench claim --output json
+  switchboard bench connections --count 15000 --pid 4711
   switchboard bench replay conversations.jsonl.gz")]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -31,6 +33,7 @@ enum Command {
     Locate(Box<locate::Locate>),
     Claim(Box<claim::Claim>),
     Enqueue(Box<enqueue::Enqueue>),
+    Connections(Box<connections::Connections>),
     Replay(Box<replay::Replay>),
 }
 
@@ -40,6 +43,7 @@ impl Bench {
             Command::Locate(locate) => runtime()?.block_on(locate.run(global)),
             Command::Claim(claim) => runtime()?.block_on(claim.run(global)),
             Command::Enqueue(enqueue) => runtime()?.block_on(enqueue.run(global)),
+            Command::Connections(connections) => runtime()?.block_on(connections.run(global)),
             Command::Replay(replay) => replay.run(global),
         }
     }
