@@ -8,6 +8,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod backup;
 mod bodies;
 mod checkpoint;
 mod clock;
@@ -50,7 +51,7 @@ pub use reply::{
 pub use sections::SectionError;
 pub use shard::{
     CheckpointError, CheckpointLoadError, ExportError, ExportHeader, FetchError, ImportError, Page,
-    Shard, ShardOpenError, ShardOptions, StoredMessage,
+    Restoration, Shard, ShardOpenError, ShardOptions, StoredMessage,
 };
 pub use state::{
     ApplyError, ClusterInfo, GatewayInfo, Located, MailboxStat, MetaState, NodeInfo, SessionRecord,

@@ -17,6 +17,7 @@ mod checkpointing;
 mod error;
 mod export;
 mod fetch;
+mod import;
 mod pass;
 mod regions;
 
@@ -28,8 +29,8 @@ use parking_lot::{Mutex, RwLock};
 pub use error::{
     CheckpointError, CheckpointLoadError, ExportError, FetchError, ImportError, ShardOpenError,
 };
-pub use export::ExportHeader;
 pub use fetch::{Page, StoredMessage};
+pub use import::{ExportHeader, Restoration};
 
 use regions::Regions;
 

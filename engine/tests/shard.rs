@@ -14,5 +14,7 @@ mod golden;
 mod ids;
 #[path = "shard/model.rs"]
 mod model;
+#[path = "shard/restoring.rs"]
+mod restoring;
 #[path = "shard/support.rs"]
 mod support;

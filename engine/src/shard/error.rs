@@ -170,6 +170,16 @@ pub enum ImportError {
         /// The last entry applied.
         applied: LogId,
     },
+    /// A restored state must have a generation above the one before.
+    #[error(
+        "positions of generation {found} have been handed out; {asked} is not above it, or above the highest there can be"
+    )]
+    Generation {
+        /// That of the export.
+        found: u8,
+        /// The one asked for.
+        asked: u8,
+    },
     /// It could not be made durable.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

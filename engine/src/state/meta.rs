@@ -126,6 +126,16 @@ impl MetaState {
         Status::Ok
     }
 
+    /// What is left of this state when it is restored into another cluster: who is a gateway or chat
+    /// process, every incarnation ended, and no node.
+    pub(crate) fn begin_again(&mut self, cluster_id: [u8; 16], version: u64) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.cluster_id = cluster_id;
+        self.version = version;
+        self.nodes.clear();
+        self.gateways.values_mut().for_each(|gateway| gateway.live = false);
+    }
+
     pub(super) fn register(
         &mut self,
         command: &RegisterGateway,

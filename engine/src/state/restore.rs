@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Filling, Message, Place, State, dedup::Dedup, meta::MetaState, user::User};
 
 impl State {
@@ -19,6 +21,18 @@ impl State {
     pub(crate) fn complete(&mut self, dedup: Dedup, meta: MetaState) {
         *self.dedup.get_mut() = dedup;
         *self.meta.get_mut() = Arc::new(meta);
+    }
+
+    /// Gives a restored state its new generation, members and cluster. What has been applied stays, so
+    /// that its log goes on from there.
+    pub(crate) fn begin_again(&self, generation: u8, membership: Bytes, cluster_id: [u8; 16]) {
+        let mut header = self.header.write();
+        header.generation = generation;
+        header.membership = header.applied.map(|at| (at, membership));
+        let mut meta = self.meta.write();
+        let mut next = Arc::unwrap_or_clone(Arc::clone(&meta));
+        next.begin_again(cluster_id, header.last_position());
+        *meta = Arc::new(next);
     }
 
     /// Points messages of one bucket to where their records have been moved.

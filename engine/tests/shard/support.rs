@@ -92,6 +92,14 @@ impl Driver {
     pub(crate) fn new() -> Self {
         Self { now_ms: START_MS, index: 0 }
     }
+    /// Goes on behind a state that was restored.
+    pub(crate) fn skip_to(&mut self, replica: &Replica) {
+        let upto = replica.shard.applied().expect("something was applied");
+        let purge = Record::Purge { group: replica.group, upto };
+        replica.log.append_wait(vec![purge]).expect("append");
+        self.index = upto.index;
+    }
+
     /// Begins the group.
     pub(crate) fn begin(replicas: &[&Replica], rules: Rules) -> Self {
         let mut driver = Self::new();
