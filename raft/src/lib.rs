@@ -41,6 +41,7 @@ mod options;
 mod peer;
 pub mod planted;
 mod proposer;
+mod restoring;
 pub mod settings;
 mod shard_of;
 #[cfg(feature = "simulation")]
@@ -67,6 +68,9 @@ pub use node::Node;
 pub use options::NodeOptions;
 pub use peer::ReceiveError;
 pub use proposer::{Proposed, ProposerStats};
+pub use restoring::{
+    RestoreError, RestoreOptions, Restored, Verified, VerifyError, restore, verify,
+};
 pub use shard_of::shard_of;
 pub use snapshot::SnapshotFile;
 pub use state_machine::Applied;

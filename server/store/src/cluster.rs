@@ -67,6 +67,28 @@ impl ClusterService for Cluster {
         self.0.compare_replicas(request.into_inner()).await.map(Response::new)
     }
 
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<v1::BackupResponse, Status>> + Send>>;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        self.0.check_operator(&request, "Backup")?;
+        let stream = self.0.backup(request.into_inner().groups)?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    type VerifyStream = Pin<Box<dyn Stream<Item = Result<v1::VerifyResponse, Status>> + Send>>;
+
+    async fn verify(
+        &self,
+        request: Request<v1::VerifyRequest>,
+    ) -> Result<Response<Self::VerifyStream>, Status> {
+        self.0.check_operator(&request, "Verify")?;
+        let stream = self.0.verify(request.into_inner().groups)?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
     type WatchShardMapStream =
         Pin<Box<dyn Stream<Item = Result<v1::WatchShardMapResponse, Status>> + Send>>;
 

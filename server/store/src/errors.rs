@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use switchboard_api::{v1::ItemStatus, validate::Fault};
 use switchboard_engine::Status as EngineStatus;
-use switchboard_raft::{BarrierError, Overloaded, ProposeError, TransferError};
+use switchboard_raft::{BarrierError, Overloaded, ProposeError, TransferError, WaitError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -180,6 +180,30 @@ pub(crate) fn unknown_shard(shard: u32) -> Status {
 pub(crate) fn unknown_position(position: u64) -> Status {
     let message = format!("min_position {position} is ahead of everything in this shard");
     status(Code::InvalidArgument, "POSITION_UNKNOWN", message, None)
+}
+
+/// A group that this node has no replica of.
+pub(crate) fn no_replica(node: u64, group: u32) -> Status {
+    let message = format!("node {node} has no replica of group {group}; ask a node that has");
+    status(Code::FailedPrecondition, "NO_REPLICA", message, None)
+}
+
+/// One backup at a time.
+pub(crate) fn backup_under_way() -> Status {
+    let message = "a backup or verification is under way on this node; ask another, or wait";
+    status(Code::ResourceExhausted, "BACKUP_UNDER_WAY", message.to_owned(), None)
+}
+
+/// A group could not be read to its end.
+pub(crate) fn not_backed_up(group: u32, error: &std::io::Error) -> Status {
+    let message = format!("group {group} was not backed up: {error}");
+    status(Code::Aborted, "NOT_BACKED_UP", message, None)
+}
+
+/// This replica lags too far behind its leader.
+pub(crate) fn behind(group: u32, error: &WaitError) -> Status {
+    let message = format!("this replica of group {group} lags behind: {error}; ask another node");
+    status(Code::Unavailable, "BEHIND", message, Some(RETRY_AFTER))
 }
 
 /// Too many streams of a kind.

@@ -171,6 +171,7 @@ impl Service {
                 self.transfer_leader_here(request).await.map(Answer::TransferLeader)
             }
             Call::Status(v1::StatusRequest {}) => Ok(Answer::Status(self.status())),
+            Call::ReadPoint(request) => self.read_point_here(request).await.map(Answer::ReadPoint),
             Call::StateHash(request) => self.state_hash_here(request).await.map(Answer::StateHash),
         };
         let answer = answer.unwrap_or_else(|status| {

@@ -9,13 +9,14 @@
 //!  session.rs  mailbox.rs  registry.rs  cluster.rs     one file a gRPC service
 //!       └──────────┴──────┬─────┴───────────┘
 //!                     service.rs                       what they share
-//!     forward.rs ─────────┼──── batch.rs, leases.rs, events.rs
+//!     forward.rs ─────────┼──── batch.rs, backup.rs, leases.rs, events.rs
 //!          └── peers.rs ──┤                            the other nodes of a cluster
 //!                  switchboard_raft::Node
 //! ```
 
 #![forbid(unsafe_code)]
 
+mod backup;
 mod batch;
 mod cluster;
 pub mod config;
@@ -43,3 +44,7 @@ mod sweep;
 pub use config::{LimitsConfig, StoreConfig};
 pub use peers::BookError;
 pub use server::{Environment, Failure, Running, StartError, start, start_with};
+/// Backups, verified and restored offline.
+pub use switchboard_raft::{
+    RestoreError, RestoreOptions, Restored, Verified, VerifyError, restore, verify,
+};

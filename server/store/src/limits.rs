@@ -69,6 +69,18 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 pub const SNAPSHOT_CHUNKS_AHEAD_MAX: usize = 4;
 /// How fast a snapshot is sent: the log and the entries share disk and network with it.
 pub const SNAPSHOT_BYTES_PER_S: u64 = 64 << 20;
+/// Bytes of a backup in one message.
+pub const BACKUP_CHUNK_BYTES: usize = 256 << 10;
+/// Messages of a backup that are read ahead of who takes them.
+pub const BACKUP_CHUNKS_AHEAD_MAX: usize = 4;
+/// How long who takes a backup may leave it lying: while a shard is read it is not checkpointed.
+pub const BACKUP_STALL_MAX: Duration = Duration::from_secs(30);
+/// How long a backup waits for a group's leader, and for this node to have what the leader has.
+pub const BACKUP_READ_POINT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Pause between two tries to reach a group's leader.
+pub const BACKUP_READ_POINT_PAUSE: Duration = Duration::from_millis(50);
+/// Backups and verifications of a node at once: each reads all that there is.
+pub const BACKUPS_MAX: usize = 1;
 /// How often replicas are asked before it is said that no common index was seen.
 pub const COMPARE_TRIES_MAX: u32 = 50;
 /// Pause between two such questions.

@@ -145,6 +145,7 @@ pub async fn start_with(
         leases: Leases::new(Duration::from_millis(config.lease_ms)),
         events: SessionEvents::new(clock.unix_ms()),
         watches: Arc::new(Semaphore::new(limits::WATCHES_MAX)),
+        backups: Arc::new(Semaphore::new(limits::BACKUPS_MAX)),
         clock,
         shutdown,
         insecure: config.insecure,

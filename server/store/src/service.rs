@@ -28,6 +28,8 @@ pub(crate) struct Service {
     pub(crate) events: SessionEvents,
     /// One permit an open watch.
     pub(crate) watches: Arc<Semaphore>,
+    /// One permit a backup or verification.
+    pub(crate) backups: Arc<Semaphore>,
     pub(crate) shutdown: Shutdown,
     /// Anyone may do what operators may.
     pub(crate) insecure: bool,

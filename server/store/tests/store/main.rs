@@ -1,6 +1,7 @@
 //! The store over real loopback sockets, through the generated clients: every rpc, every limit, and
 //! what a restart keeps.
 
+mod backups;
 mod clustering;
 mod enqueueing;
 mod failing;
