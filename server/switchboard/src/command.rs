@@ -1,5 +1,6 @@
 //! One file per command: its flags and what it does.
 
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod cert;
 pub(crate) mod chat;
