@@ -34,6 +34,8 @@ pub struct ChatConfig {
     pub insecure: bool,
     /// How long a receipt waits to be merged with another of the same message, ms; 0 to 20.
     pub receipt_merge_ms: u64,
+    /// How long the store may take for an item before fewer go there at once, ms; 5 to 5,000.
+    pub store_latency_ms: u64,
     /// How devices that are not connected are woken up.
     pub push: PushConfig,
     /// Logging.
@@ -50,6 +52,7 @@ impl Default for ChatConfig {
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7421)),
             insecure: false,
             receipt_merge_ms: limits::RECEIPT_MERGE_MS,
+            store_latency_ms: limits::STORE_LATENCY_MS,
             push: PushConfig::default(),
             log: LogConfig::default(),
         }
@@ -85,6 +88,7 @@ impl Config for ChatConfig {
             0,
             limits::RECEIPT_MERGE_MS_MAX,
         );
+        faults.check_range("store_latency_ms", self.store_latency_ms, 5, 5_000);
         self.push.validate(self.insecure, faults);
         self.log.validate("log", faults);
     }
@@ -134,10 +138,18 @@ mod tests {
             name: Some("n".repeat(65)),
             listen: "0.0.0.0:7420".parse().unwrap(),
             receipt_merge_ms: 21,
+            store_latency_ms: 4,
             ..ChatConfig::default()
         };
         let text = faults(&config);
-        for key in ["`store`", "`name`", "`advertise`", "`listen`", "`receipt_merge_ms`"] {
+        for key in [
+            "`store`",
+            "`name`",
+            "`advertise`",
+            "`listen`",
+            "`receipt_merge_ms`",
+            "`store_latency_ms`",
+        ] {
             assert!(text.contains(key), "{key} in {text}");
         }
     }

@@ -22,6 +22,17 @@ pub(crate) const CALL_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Pairs of one stream that failed and of which the gateway does not know it yet.
 pub(crate) const MARKS_MAX: usize = 4 * STREAM_ITEMS_MAX;
 
+/// Items at the store at once, at least: a single call passes whatever the limit.
+pub(crate) const STORE_ITEMS_MIN: usize = 64;
+/// The same at most; the client's own bound lies above.
+pub(crate) const STORE_ITEMS_MAX: usize = 16 * 1024;
+/// What a process begins with.
+pub(crate) const STORE_ITEMS_INITIAL: usize = 1_024;
+/// How much time at least lies between two decisions about that limit.
+pub(crate) const STORE_WINDOW: Duration = Duration::from_millis(50);
+/// How long the store may take for an item before fewer go there at once (default), ms.
+pub(crate) const STORE_LATENCY_MS: u64 = 100;
+
 /// How long a receipt waits for another of the same message (default), ms.
 pub(crate) const RECEIPT_MERGE_MS: u64 = 5;
 /// The longest that may be set, ms.
@@ -99,6 +110,8 @@ pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(15);
 /// How often a gateway's connection is probed, and how long it may take to answer.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
+const _: () = assert!(STORE_ITEMS_MIN <= STORE_ITEMS_INITIAL);
+const _: () = assert!(STORE_ITEMS_INITIAL <= STORE_ITEMS_MAX);
 const _: () = assert!(RECEIPT_MERGE_MS <= RECEIPT_MERGE_MS_MAX);
 const _: () = assert!(PAIR_BATCH_ITEMS_MAX <= limits::ITEMS_PER_BATCH_MAX);
 const _: () = assert!(RECEIPTS_GATHERED_MAX <= limits::ITEMS_PER_BATCH_MAX);

@@ -14,6 +14,12 @@ pub(crate) struct Meters {
     receipts: Outcomes,
     /// Open Route streams.
     pub(crate) streams: Gauge,
+    /// How many items may be at the store at once.
+    pub(crate) store_limit: Gauge,
+    /// How many are.
+    pub(crate) store_items: Gauge,
+    /// Items that were sent back at once because of that limit.
+    pub(crate) held_back: Counter,
 }
 
 struct Outcomes {
@@ -57,6 +63,9 @@ impl Meters {
             sends: Outcomes::new("send"),
             receipts: Outcomes::new("receipt"),
             streams: gauge!("switchboard_chat_route_streams"),
+            store_limit: gauge!("switchboard_chat_store_items_limit"),
+            store_items: gauge!("switchboard_chat_store_items"),
+            held_back: counter!("switchboard_chat_held_back_total"),
         }
     }
 

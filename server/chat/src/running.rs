@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use switchboard_api::{
     FILE_DESCRIPTOR_SET,
     limits::REQUEST_BYTES_MAX,
@@ -20,7 +21,7 @@ use crate::{
     limits::{DRAIN_MAX, KEEP_ALIVE},
     meters::Meters,
     notifier::{Notifier, PushError},
-    route::stream::Router,
+    route::router::{Gate, Router},
     service::Service,
 };
 
@@ -78,6 +79,7 @@ pub async fn start(config: ChatConfig) -> Result<Running, StartError> {
     let notifier = Notifier::start(&config.push, store.clone(), &stop)?;
     let router = Arc::new(Router {
         dispatcher: Dispatcher::start(store.watch_gateways(Kind::Gateway), stop.clone()),
+        gate: Mutex::new(Gate::new(Duration::from_millis(config.store_latency_ms))),
         notifier: notifier.clone(),
         store: store.clone(),
         receipt_merge: Duration::from_millis(config.receipt_merge_ms),

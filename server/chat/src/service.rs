@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     limits::{STREAM_RESPONSES_MAX, STREAMS_MAX},
-    route::stream::{self, Router},
+    route::{router::Router, stream},
 };
 
 pub(crate) struct Service {

@@ -10,47 +10,27 @@
 //! to it over a channel. Pushes are handed over on the SDK's task, in the order in which the store
 //! answered, before the gateway gets its answer.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use switchboard_api::{
     limits::ROUTE_ITEMS_MAX,
-    v1::{
-        ItemStatus, RouteRequest, RouteResponse, enqueue_request, enqueue_response,
-        route_response::Result as Answer,
-    },
+    v1::{RouteRequest, RouteResponse, enqueue_response, route_response::Result as Answer},
     validate::{self, Fault},
 };
-use switchboard_sdk::{Backoff, Client};
+use switchboard_sdk::Backoff;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::debug;
 
 use super::{
     pairs::{Outcome, Outgoing, Pairs, Step, is_retryable},
     receipts::{Gathered, Receipts},
+    router::Router,
 };
-use crate::{
-    delivery::Dispatcher,
-    limits::{RETRY_AFTER_BASE, RETRY_AFTER_MAX, STREAM_BYTES_MAX, STREAM_ITEMS_MAX},
-    meters::Meters,
-    notifier::Notifier,
-};
-
-/// What all Route streams share.
-pub(crate) struct Router {
-    pub(crate) store: Client,
-    pub(crate) dispatcher: Arc<Dispatcher>,
-    /// `None`: nobody is woken up.
-    pub(crate) notifier: Option<Arc<Notifier>>,
-    pub(crate) receipt_merge: Duration,
-    pub(crate) meters: Meters,
-    /// No new requests are read once it is cancelled.
-    pub(crate) draining: CancellationToken,
-}
+use crate::limits::{RETRY_AFTER_BASE, RETRY_AFTER_MAX, STREAM_BYTES_MAX, STREAM_ITEMS_MAX};
 
 type Outbound = mpsc::Sender<Result<RouteResponse, Status>>;
 
@@ -186,7 +166,7 @@ impl Stream {
         for call in step.calls {
             let items = call.iter().map(|sent| sent.item.clone()).collect();
             let (router, resolved) = (self.router.clone(), self.resolved.clone());
-            self.enqueue(items, move |results| {
+            self.router.enqueue(items, move |results| {
                 let answered = call.iter().map(|sent| &sent.item).zip(&results);
                 router.dispatcher.push_all(answered.clone());
                 if let Some(notifier) = &router.notifier {
@@ -205,40 +185,12 @@ impl Stream {
         for call in self.receipts.gather() {
             let items = call.items.clone();
             let (router, resolved) = (self.router.clone(), self.resolved.clone());
-            self.enqueue(items, move |results| {
+            self.router.enqueue(items, move |results| {
                 router.dispatcher.push_all(call.items.iter().zip(&results));
                 let outcomes = outcomes(&results);
                 router.meters.receipts(&outcomes);
                 let _ = resolved.send(Resolved::Receipts(call, outcomes));
             });
-        }
-    }
-
-    fn enqueue(
-        &self,
-        items: Vec<enqueue_request::Item>,
-        done: impl FnOnce(Vec<enqueue_response::Result>) + Send + 'static,
-    ) {
-        // `done` goes where it is called, whether or not the client takes the items.
-        let done = Arc::new(parking_lot::Mutex::new(Some(done)));
-        let taken = done.clone();
-        let count = items.len();
-        let handed_over = self.router.store.enqueue_then(items, move |results| {
-            if let Some(done) = taken.lock().take() {
-                done(results);
-            }
-        });
-        if let Err(error) = handed_over {
-            // The bounds of a stream's calls lie within those of the client; see `limits.rs`.
-            tracing::error!(%error, "the client refused a call");
-            let invalid = enqueue_response::Result {
-                status: ItemStatus::Invalid.into(),
-                ..Default::default()
-            };
-            let done = done.lock().take();
-            if let Some(done) = done {
-                done(vec![invalid; count]);
-            }
         }
     }
 
@@ -268,12 +220,13 @@ impl Stream {
             return true;
         }
         let mut results = std::mem::take(&mut self.answers);
-        let mut retry_after_ms = None;
+        let mut backoff = None;
         for answer in &mut results {
             if is_retryable(answer.status()) {
-                let wait = retry_after_ms
-                    .get_or_insert_with(|| self.backoff.next().as_millis().max(1) as u64);
-                answer.retry_after_ms = *wait;
+                let wait = *backoff.get_or_insert_with(|| self.backoff.next());
+                // Each its own, so that what was sent back together does not come back together.
+                let spread = wait.mul_f64(rand::random_range(1.0..=2.0));
+                answer.retry_after_ms = spread.as_millis().max(1) as u64;
             }
         }
         let response = RouteResponse { results, failures: self.pairs.failures() };
