@@ -7,6 +7,7 @@
 
 pub mod frame;
 pub mod limits;
+pub mod own_copy;
 mod shard;
 pub mod validate;
 

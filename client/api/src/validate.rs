@@ -8,7 +8,7 @@
 
 use crate::{
     device::v1 as device,
-    limits,
+    limits, own_copy,
     v1::{
         DeviceRef, EnqueueRequest, ItemStatus, RegisterRequest, ack_request, claim_request,
         enqueue_request, message, release_request, route_request,
@@ -46,6 +46,9 @@ pub enum Fault {
         /// As given.
         length: usize,
     },
+    /// A message that is to be copied to the sender's devices has an id without a copy.
+    #[error("`to_own_devices` needs a message id that is a UUIDv7")]
+    NoCopyId,
     /// A body beyond the limit.
     #[error("a body of {length} bytes; the limit is {}", limits::BODY_BYTES_MAX)]
     BodyTooLarge {
@@ -114,6 +117,7 @@ impl Fault {
             Self::UserLength { .. } => "USER_LENGTH",
             Self::DeviceRange { .. } => "DEVICE_RANGE",
             Self::MessageIdLength { .. } => "MESSAGE_ID_LENGTH",
+            Self::NoCopyId => "NO_COPY_ID",
             Self::BodyTooLarge { .. } => "BODY_TOO_LARGE",
             Self::TooMany { .. } => "TOO_MANY_ITEMS",
             Self::Empty { .. } => "EMPTY_LIST",
@@ -245,7 +249,15 @@ pub fn route_send(send: &route_request::Send) -> Result<(), Fault> {
     device("from", send.from.as_ref())?;
     destination("to", send.to.as_ref())?;
     message_id(&send.message_id)?;
+    copyable(send.to_own_devices, &send.message_id)?;
     body(&send.body)
+}
+
+fn copyable(to_own_devices: bool, message_id: &[u8]) -> Result<(), Fault> {
+    if to_own_devices && own_copy::id(message_id).is_none() {
+        return Err(Fault::NoCopyId);
+    }
+    Ok(())
 }
 
 /// Receipts of a Route stream.
@@ -279,6 +291,7 @@ pub fn send(send: &device::Send) -> Result<(), Fault> {
     if send.to_device > limits::DEVICE_MAX {
         return Err(Fault::DeviceRange { device: send.to_device });
     }
+    copyable(send.to_own_devices, &send.message_id)?;
     body(&send.body)
 }
 

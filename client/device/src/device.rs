@@ -108,11 +108,29 @@ impl Device {
         &self,
         outgoing: Outgoing,
     ) -> impl Future<Output = Result<Accepted, SendError>> + Send + use<> {
+        self.put(outgoing, false)
+    }
+
+    /// Like [`Device::send`], and the other devices of this user get a copy: a message from this
+    /// device with the same id and body, so the body must say whom it was for. The id must be a
+    /// UUIDv7, as [`crate::new_message_id`] makes it.
+    pub fn send_and_copy(
+        &self,
+        outgoing: Outgoing,
+    ) -> impl Future<Output = Result<Accepted, SendError>> + Send + use<> {
+        self.put(outgoing, true)
+    }
+
+    fn put(
+        &self,
+        outgoing: Outgoing,
+        to_own_devices: bool,
+    ) -> impl Future<Output = Result<Accepted, SendError>> + Send + use<> {
         let (waiter, answer) = oneshot::channel();
         if self.wish.borrow().mode == Mode::Closed {
             let _ = waiter.send(Err(SendError::Closed));
         } else {
-            self.shared.session.lock().send(outgoing, waiter);
+            self.shared.session.lock().send(outgoing, to_own_devices, waiter);
             self.shared.changed.notify_one();
         }
         async move { answer.await.unwrap_or(Err(SendError::Closed)) }

@@ -45,6 +45,8 @@ pub(crate) type Waiter = oneshot::Sender<Result<Accepted, SendError>>;
 struct Entry {
     outgoing: Outgoing,
     waiter: Waiter,
+    /// The user's other devices get a copy.
+    to_own_devices: bool,
     /// Written at least once, on any connection.
     written: bool,
 }
@@ -67,11 +69,16 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Adds a message at the end. Fails, with the waiter, when the outbox is full.
-    pub(crate) fn push(&mut self, outgoing: Outgoing, waiter: Waiter) -> Result<(), Waiter> {
+    pub(crate) fn push(
+        &mut self,
+        outgoing: Outgoing,
+        to_own_devices: bool,
+        waiter: Waiter,
+    ) -> Result<(), Waiter> {
         if self.entries.len() >= OUTBOX_MAX {
             return Err(waiter);
         }
-        self.entries.push_back(Entry { outgoing, waiter, written: false });
+        self.entries.push_back(Entry { outgoing, waiter, to_own_devices, written: false });
         Ok(())
     }
 
@@ -87,8 +94,9 @@ impl Outbox {
         self.overdue_at = None;
     }
 
-    /// The next message to write, if one may be written now.
-    pub(crate) fn next_to_write(&mut self, now: Instant) -> Option<&Outgoing> {
+    /// The next message to write, if one may be written now, and whether the user's other devices
+    /// get a copy.
+    pub(crate) fn next_to_write(&mut self, now: Instant) -> Option<(&Outgoing, bool)> {
         if self.hold_until.is_some_and(|until| now < until) {
             return None;
         }
@@ -108,7 +116,7 @@ impl Outbox {
         if std::mem::replace(&mut entry.written, true) {
             self.resends += 1;
         }
-        Some(&entry.outgoing)
+        Some((&entry.outgoing, entry.to_own_devices))
     }
 
     /// A gateway answered for this message for good: takes it out. `None` if it is not here, as
@@ -195,13 +203,13 @@ mod tests {
                 ttl_ms: 0,
                 body: Bytes::from_static(b"hello"),
             };
-            outbox.push(outgoing, oneshot::channel().0).unwrap();
+            outbox.push(outgoing, false, oneshot::channel().0).unwrap();
         }
         outbox
     }
 
     fn write_all(outbox: &mut Outbox, now: Instant) -> Vec<u8> {
-        std::iter::from_fn(|| outbox.next_to_write(now).map(|o| o.message_id[0])).collect()
+        std::iter::from_fn(|| outbox.next_to_write(now).map(|(o, _)| o.message_id[0])).collect()
     }
 
     #[test]

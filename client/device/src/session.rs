@@ -79,8 +79,8 @@ impl Session {
         }
     }
 
-    pub(crate) fn send(&mut self, outgoing: Outgoing, waiter: Waiter) {
-        if let Err(waiter) = self.outbox.push(outgoing, waiter) {
+    pub(crate) fn send(&mut self, outgoing: Outgoing, to_own_devices: bool, waiter: Waiter) {
+        if let Err(waiter) = self.outbox.push(outgoing, to_own_devices, waiter) {
             let _ = waiter.send(Err(SendError::OutboxFull));
         }
     }
@@ -130,13 +130,14 @@ impl Session {
         } else if let Some(read) = self.reads.next_to_write(now) {
             client_frame::Frame::Read(read)
         } else {
-            let outgoing = self.outbox.next_to_write(now)?;
+            let (outgoing, to_own_devices) = self.outbox.next_to_write(now)?;
             client_frame::Frame::Send(Send {
                 message_id: Bytes::copy_from_slice(&outgoing.message_id),
                 to_user: outgoing.to_user.clone(),
                 to_device: outgoing.to_device.into(),
                 ttl_ms: outgoing.ttl_ms,
                 body: outgoing.body.clone(),
+                to_own_devices,
             })
         };
         Some(ClientFrame { frame: Some(frame) })

@@ -28,7 +28,7 @@ fn deliver(id: u8, seq: u64) -> proto::ServerFrame {
         seq,
         ..Message::default()
     };
-    server(server_frame::Frame::Deliver(proto::Deliver { message: Some(message) }))
+    server(server_frame::Frame::Deliver(proto::Deliver { message: Some(message), own_copy: false }))
 }
 
 fn error(code: Code, id: &[u8], retry_after_ms: u64) -> proto::ServerFrame {
@@ -108,8 +108,8 @@ fn a_refusal_for_good_ends_the_wait_and_a_passing_one_does_not() {
     let mut session = session(false);
     let (first, mut refused) = oneshot::channel();
     let (second, mut waiting) = oneshot::channel();
-    session.send(outgoing(1), first);
-    session.send(outgoing(2), second);
+    session.send(outgoing(1), false, first);
+    session.send(outgoing(2), false, second);
     assert_eq!(frames(&mut session, now).len(), 2);
     let verdict = session.frame(error(Code::MailboxFull, &[1; 16], 0), now);
     assert_eq!(verdict, Verdict::Continue);

@@ -1,6 +1,7 @@
 //! Route streams: from a gateway's requests to durable messages, in order.
 
 mod concurrency;
+mod copies;
 pub(crate) mod pairs;
 pub(crate) mod receipts;
 pub(crate) mod router;

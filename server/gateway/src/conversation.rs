@@ -20,6 +20,7 @@ use switchboard_api::{
         self as device, Error, client_frame, error::Code, receipt::State, redirect::Reason,
         server_frame::Frame,
     },
+    own_copy,
     v1::{DeviceRef, ItemStatus, Message, ack_request, message::Kind},
     validate,
 };
@@ -356,10 +357,24 @@ impl Conversation {
     fn follow(&mut self, steps: Vec<delivery::Action>, now: Now, actions: &mut Vec<Action>) {
         for step in steps {
             match step {
-                delivery::Action::Deliver(message) => match frame_of(message) {
-                    Ok(frame) => actions.push(Action::Write(frame)),
-                    Err(seq) => self.pass_over(seq, now, actions),
-                },
+                delivery::Action::Deliver(message) => {
+                    let own = self.settle.device();
+                    // This device has sent it: its user's other devices get copies.
+                    if is_copy(&message, own) && message.from.as_ref() == Some(own) {
+                        self.pass_over(message.seq, now, actions);
+                        continue;
+                    }
+                    match frame_of(message, own) {
+                        Ok(frame) => actions.push(Action::Write(frame)),
+                        Err(seq) => {
+                            tracing::error!(
+                                seq,
+                                "a queued receipt cannot be decoded; it is dropped"
+                            );
+                            self.pass_over(seq, now, actions);
+                        }
+                    }
+                }
                 delivery::Action::Fetch(order) => actions.push(Action::Fetch(order)),
                 delivery::Action::Drained => {
                     actions.push(Action::Write(Frame::Drained(device::Drained {})));
@@ -378,19 +393,29 @@ impl Conversation {
         }
     }
 
-    /// A queued receipt that cannot be read is of no use to any device: it is acknowledged.
+    /// What is of no use to the device is acknowledged in its place.
     fn pass_over(&mut self, seq: u64, now: Now, actions: &mut Vec<Action>) {
-        tracing::error!(seq, "a queued receipt cannot be decoded; it is dropped");
         let mut steps = Vec::new();
         self.delivery.acked(0, &[seq], now.at, &mut steps);
         self.follow(steps, now, actions);
     }
 }
 
-/// The frame that brings a message; its seq if it cannot be made.
-fn frame_of(message: Message) -> Result<Frame, u64> {
+/// Whether it is what a device of this user sent to somebody, for the user's other devices.
+fn is_copy(message: &Message, own: &DeviceRef) -> bool {
+    message.kind() == Kind::Content
+        && message.from.as_ref().is_some_and(|from| from.user == own.user)
+        && own_copy::original(&message.message_id).is_some()
+}
+
+/// The frame that brings a message to `own`; its seq if it cannot be made.
+fn frame_of(mut message: Message, own: &DeviceRef) -> Result<Frame, u64> {
     if message.kind() == Kind::Content {
-        return Ok(Frame::Deliver(device::Deliver { message: Some(message) }));
+        let own_copy = is_copy(&message, own);
+        if own_copy && let Some(original) = own_copy::original(&message.message_id) {
+            message.message_id = Bytes::copy_from_slice(&original);
+        }
+        return Ok(Frame::Deliver(device::Deliver { message: Some(message), own_copy }));
     }
     let seq = message.seq;
     let receipt = device::Receipt::decode(message.body).map_err(|_| seq)?;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   Acknowledged ─▶ [ receipt under way ] ─▶ [ ready ] ─▶ [ ack under way ] ─▶ gone
-//!        RECEIPT messages yield no receipt ──▶──┘
+//!        RECEIPTs and own copies yield none ──▶──┘
 //! ```
 //! Invariants: a message is acknowledged at the store only after its *delivered* receipt is durable
 //! (or was refused for good), so a crash in between repeats the delivery and never loses the
@@ -14,7 +14,10 @@ use std::{
     time::Instant,
 };
 
-use switchboard_api::v1::{DeviceRef, ItemStatus, ack_request, message::Kind};
+use switchboard_api::{
+    own_copy,
+    v1::{DeviceRef, ItemStatus, ack_request, message::Kind},
+};
 
 use crate::{
     delivery::Entry,
@@ -79,6 +82,11 @@ impl Settle {
         self.acks
     }
 
+    /// Whose acknowledgements these are.
+    pub(crate) fn device(&self) -> &DeviceRef {
+        &self.device
+    }
+
     /// How many more entries fit.
     pub(crate) fn room(&self) -> usize {
         SETTLING_MAX.saturating_sub(self.len())
@@ -98,7 +106,10 @@ impl Settle {
         let mut by_sender: HashMap<(bytes::Bytes, u32), Due> = HashMap::new();
         let mut full = Vec::new();
         for entry in entries {
-            if entry.kind == Kind::Receipt {
+            // Neither a receipt nor a copy for the sender's own devices yields a receipt.
+            let is_copy = entry.from.user == self.device.user
+                && own_copy::original(&entry.message_id).is_some();
+            if entry.kind == Kind::Receipt || is_copy {
                 self.ready.insert(entry.seq);
                 continue;
             }
@@ -227,6 +238,17 @@ mod tests {
         let mut settle = settle();
         assert_eq!(settle.acknowledged(vec![entry(10, Kind::Receipt, "alice")]), []);
         assert_eq!(ack(&mut settle, Some(5)), Some((1, 0, vec![10])));
+    }
+
+    #[test]
+    fn a_copy_of_what_another_own_device_sent_yields_no_receipt() {
+        let mut settle = settle();
+        let copy = |from: &'static str| {
+            let from = DeviceRef { user: from.into(), device: 2 };
+            Entry { seq: 10, kind: Kind::Content, from, message_id: [0xf0; 16] }
+        };
+        assert_eq!(settle.acknowledged(vec![copy("bob")]), []);
+        assert_eq!(settle.acknowledged(vec![copy("alice")]).len(), 1, "an id that looks like one");
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(crate) struct Outgoing {
     pub(crate) id: u64,
     pub(crate) pair: Pair,
     pub(crate) item: enqueue_request::Item,
+    /// The sender's own devices get a copy.
+    pub(crate) to_own_devices: bool,
 }
 
 /// What is to be done after an input.
@@ -59,6 +61,13 @@ pub(crate) struct Step {
 pub(crate) struct Outcome {
     pub(crate) status: ItemStatus,
     pub(crate) at_ms: u64,
+}
+
+impl Outcome {
+    /// Whether it is stored, now or before.
+    pub(crate) fn is_durable(&self) -> bool {
+        matches!(self.status, ItemStatus::Ok | ItemStatus::Duplicate)
+    }
 }
 
 /// Whether sending the same again may succeed.
@@ -231,7 +240,7 @@ fn outgoing(send: Send) -> Option<Outgoing> {
         kind: Kind::Content.into(),
         body: send.body,
     };
-    Some(Outgoing { id: send.id, pair, item })
+    Some(Outgoing { id: send.id, pair, item, to_own_devices: send.to_own_devices })
 }
 
 #[cfg(test)]

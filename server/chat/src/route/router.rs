@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     concurrency::{Concurrency, Entry},
+    copies::{copies, unite},
+    pairs::{Outcome, Outgoing},
 };
 use crate::{delivery::Dispatcher, meters::Meters, notifier::Notifier};
 
@@ -142,6 +144,28 @@ impl Router {
             self.go(call);
             self.gate.lock().is_starting = false;
         }
+    }
+
+    /// Stores the copies that the sends of an answered call ask for, then calls `done`. A send whose
+    /// copy has to be tried again is tried again as a whole; its first half is a duplicate then.
+    pub(super) fn copy(
+        self: &Arc<Self>,
+        call: Vec<Outgoing>,
+        mut outcomes: Vec<Outcome>,
+        done: impl FnOnce(Vec<Outgoing>, Vec<Outcome>) + Send + 'static,
+    ) {
+        let (places, items) = copies(&call, &outcomes);
+        if items.is_empty() {
+            done(call, outcomes);
+            return;
+        }
+        let (router, copied) = (self.clone(), items.clone());
+        self.enqueue(items, move |results| {
+            // Nobody is woken up by what another device of the user has sent.
+            router.dispatcher.push_all(copied.iter().zip(&results));
+            unite(&mut outcomes, &places, &results);
+            done(call, outcomes);
+        });
     }
 }
 

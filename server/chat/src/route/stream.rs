@@ -174,8 +174,10 @@ impl Stream {
                 }
                 let outcomes = outcomes(&results);
                 router.meters.sends(&outcomes);
-                // Nobody listens once the stream has ended; the messages are stored all the same.
-                let _ = resolved.send(Resolved::Sends(call, outcomes));
+                router.copy(call, outcomes, move |call, outcomes| {
+                    // Nobody listens once the stream has ended; the messages are stored all the same.
+                    let _ = resolved.send(Resolved::Sends(call, outcomes));
+                });
             });
         }
     }

@@ -43,6 +43,7 @@ impl Book {
                     message_id: send.message_id,
                     ttl_ms: send.ttl_ms,
                     body: send.body,
+                    to_own_devices: send.to_own_devices,
                 }),
                 What::Receipts(batch) => request.receipts.push(Receipts {
                     id,

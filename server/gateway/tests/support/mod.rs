@@ -35,7 +35,15 @@ pub(crate) fn address_of(addresses: &[(&'static str, SocketAddr)], name: &str) -
 }
 
 pub(crate) async fn store(data: &Path, listen: SocketAddr) -> switchboard_store::Running {
-    let config = StoreConfig {
+    store_with(data, listen, |_| {}).await
+}
+
+pub(crate) async fn store_with(
+    data: &Path,
+    listen: SocketAddr,
+    change: impl FnOnce(&mut StoreConfig),
+) -> switchboard_store::Running {
+    let mut config = StoreConfig {
         data: data.to_owned(),
         single: true,
         shards: 4,
@@ -45,6 +53,7 @@ pub(crate) async fn store(data: &Path, listen: SocketAddr) -> switchboard_store:
         lease_ms: 3_000,
         ..StoreConfig::default()
     };
+    change(&mut config);
     let running = switchboard_store::start(config).await.unwrap();
     soon("the store's start", running.ready()).await;
     running
@@ -125,8 +134,19 @@ impl Messenger {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut GatewayConfig)) -> Self {
+        Self::start_changed(change, |_| {}).await
+    }
+
+    pub(crate) async fn start_with_store(change: impl FnOnce(&mut StoreConfig)) -> Self {
+        Self::start_changed(|_| {}, change).await
+    }
+
+    async fn start_changed(
+        change: impl FnOnce(&mut GatewayConfig),
+        change_store: impl FnOnce(&mut StoreConfig),
+    ) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let store = store(data.path(), any()).await;
+        let store = store_with(data.path(), any(), change_store).await;
         let store_address = address_of(store.addresses(), "store-grpc");
         let chat = chat(store_address, "chat-1").await;
         let mut config = gateway_config(store_address, "gateway-1");
