@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "switchboard/v1/peer.proto",
         "switchboard/v1/chat.proto",
         "switchboard/v1/delivery.proto",
+        "switchboard/v1/drain.proto",
         "switchboard/device/v1/device.proto",
     ];
     let descriptors = protox::compile(files, [&root])?;

@@ -1,8 +1,13 @@
 //! What all connections of a gateway share.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
 use switchboard_api::{
     device::v1::redirect::Reason,
     v1::{
@@ -18,8 +23,10 @@ use tracing::{debug, warn};
 use crate::{
     GatewayConfig, Verifier,
     addresses::Addresses,
+    admission::Admission,
     batcher::Batcher,
     delivery::{FetchOrder, Page},
+    drain::Draining,
     limits::{FETCHES_UNDER_WAY_MAX, SPREAD_LOGINS_PER_SECOND, SPREAD_MIN},
     meters::Meters,
     notices::Notices,
@@ -54,6 +61,8 @@ pub(crate) struct Gateway {
     pub(crate) lease: watch::Receiver<Lease>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) addresses: Arc<Addresses>,
+    /// A lock, since every login changes it; held for a few additions.
+    admission: Mutex<Admission>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) notices: Notices,
     pub(crate) claims: Batcher<Claim, claim_response::Result>,
@@ -63,6 +72,8 @@ pub(crate) struct Gateway {
     pub(crate) meters: Arc<Meters>,
     /// The tasks of connections, listeners among them.
     pub(crate) tasks: TaskTracker,
+    /// An operator empties this gateway.
+    pub(crate) drained: Draining,
     /// No new device is taken in.
     pub(crate) draining: CancellationToken,
     quota: Quota,
@@ -85,6 +96,7 @@ impl Gateway {
                 config.limit_loopback,
                 meters.connections.clone(),
             ),
+            admission: Mutex::new(Admission::new(now())),
             routes: Routes::start(&client, broken, meters.clone(), stop.clone()),
             notices: Notices::start(&client, stop.clone()),
             claims: Batcher::start(
@@ -104,6 +116,7 @@ impl Gateway {
             ),
             fetches: Arc::new(Semaphore::new(FETCHES_UNDER_WAY_MAX)),
             tasks: TaskTracker::new(),
+            drained: Draining::default(),
             draining: CancellationToken::new(),
             config,
             verifier,
@@ -113,6 +126,11 @@ impl Gateway {
             meters,
             quota,
         })
+    }
+
+    /// Whether a login is within the budget that the store has given; if not, when to come back.
+    pub(crate) fn admit(&self, budget_per_s: u32) -> Result<(), Duration> {
+        self.admission.lock().admit(budget_per_s, now(), rand::random_range(0.0..=1.0))
     }
 
     /// A fresh limiter for the sends of one device.
@@ -181,6 +199,11 @@ impl Gateway {
     pub(crate) fn keepalive(&self) -> Duration {
         Duration::from_millis(self.config.keepalive_ms.into())
     }
+}
+
+/// The runtime's clock, so that a test's paused one counts.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 async fn claim(client: Client, claims: Vec<Claim>) -> Vec<claim_response::Result> {

@@ -133,6 +133,11 @@ async fn claim<S: AsyncRead + AsyncWrite + Unpin + Send>(
     socket: &mut Socket<S>,
 ) -> Result<TakenIn, Refused> {
     let lease = held(gateway)?;
+    gateway.admit(lease.reconnect_budget_per_s).map_err(|wait| {
+        gateway.meters.logins_held_back.increment(1);
+        let message = "too many devices come at once; come back then";
+        refusal(Code::Overloaded, message, wait)
+    })?;
     // Copied: the frame's buffer would live as long as the device is connected.
     let user = Bytes::copy_from_slice(&hello.user);
     let device = DeviceRef { user, device: hello.device };
@@ -186,7 +191,7 @@ async fn claim<S: AsyncRead + AsyncWrite + Unpin + Send>(
 }
 
 fn held(gateway: &Gateway) -> Result<Lease, Refused> {
-    if gateway.draining.is_cancelled() {
+    if gateway.draining.is_cancelled() || gateway.drained.is_on() {
         let spread = rand::random_range(0..=gateway.spread());
         return Err(Refused::Frame(Box::new(redirect(Reason::Draining, spread))));
     }

@@ -29,7 +29,9 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, readiness: Readiness) {
             info!(gateway_id = current.gateway_id, incarnation = holds, "registered");
         }
         held = holds;
-        readiness.set(held != 0 && !gateway.draining.is_cancelled());
+        // A drain that begins or is aborted counts from the next renewal on, some seconds later.
+        let drains = gateway.draining.is_cancelled() || gateway.drained.is_on();
+        readiness.set(held != 0 && !drains);
         if lease.changed().await.is_err() {
             return;
         }

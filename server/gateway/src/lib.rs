@@ -17,11 +17,13 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod admission;
 mod batcher;
 mod config;
 mod connection;
 mod conversation;
 mod delivery;
+mod drain;
 #[cfg(test)]
 mod fuzzing;
 mod gateway;

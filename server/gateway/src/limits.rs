@@ -107,12 +107,26 @@ pub(crate) const QUIC_SEND_WINDOW: u64 = 128 * 1024;
 /// A QUIC connection on which nothing at all is heard for so long is gone. A device that says
 /// nothing of its own ends sooner, by its keepalive; this is for what is left then.
 pub(crate) const QUIC_IDLE_MAX: Duration = Duration::from_secs(120);
+/// Logins taken at once above the budget: so much time's worth of it.
+pub(crate) const ADMISSION_BURST: Duration = Duration::from_millis(250);
+/// The longest that a device beyond the budget is told to wait.
+pub(crate) const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Logins a second while the store has named no budget.
+pub(crate) const LOGINS_PER_SECOND_UNTOLD: u32 = 2_000;
 /// What a device is told to wait when the store cannot be reached.
 pub(crate) const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Devices sent away at once are told to come back over this long, and longer if they are many.
 pub(crate) const SPREAD_MIN: Duration = Duration::from_millis(500);
 /// Logins a second assumed of the other gateways when devices are sent away.
 pub(crate) const SPREAD_LOGINS_PER_SECOND: u64 = 2_000;
+/// Devices that a drain sends away a second, if it is not told.
+pub(crate) const DRAIN_RATE_DEFAULT: u32 = 1_000;
+/// The same at most.
+pub(crate) const DRAIN_RATE_MAX: u32 = 100_000;
+/// How often a drain sends devices away, and tells how far it is.
+pub(crate) const DRAIN_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Devices that a drain sends away are told to come back within so long, ms: it is paced itself.
+pub(crate) const DRAIN_SPREAD_MS: u64 = 200;
 /// For the whole of a graceful shutdown.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(8);
 /// After a failed accept, such as for too many open files.

@@ -11,6 +11,8 @@ pub(crate) struct Meters {
     pub(crate) claims: Counter,
     /// Devices that could not be taken in.
     pub(crate) claims_failed: Counter,
+    /// Devices told to come back, because more came than the store's budget allows.
+    pub(crate) logins_held_back: Counter,
     /// Messages and receipts written to devices, repeats included.
     pub(crate) delivered: Counter,
     /// Pushes that came for no connection.
@@ -37,6 +39,7 @@ impl Meters {
             connections: gauge!("switchboard_gateway_connections"),
             claims: counter!("switchboard_gateway_claims_total", "outcome" => "ok"),
             claims_failed: counter!("switchboard_gateway_claims_total", "outcome" => "failed"),
+            logins_held_back: counter!("switchboard_gateway_claims_total", "outcome" => "held_back"),
             delivered: counter!("switchboard_gateway_delivered_total"),
             pushes_fenced: counter!("switchboard_gateway_pushes_total", "outcome" => "fenced"),
             pushes: counter!("switchboard_gateway_pushes_total", "outcome" => "taken"),

@@ -9,7 +9,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -72,6 +72,8 @@ pub(crate) struct Peer {
     /// When the connection was made, and how many milliseconds later something was heard last.
     since: Instant,
     heard_after_ms: AtomicU64,
+    /// It was told to leave.
+    leaves: AtomicBool,
     /// A lock, since many tasks add and one takes; held for a few instructions.
     queue: Mutex<Queue>,
     changed: Notify,
@@ -88,6 +90,7 @@ impl Peer {
             // The runtime's clock, so that a test's paused one counts.
             since: tokio::time::Instant::now().into_std(),
             heard_after_ms: AtomicU64::new(0),
+            leaves: AtomicBool::new(false),
             queue: Mutex::default(),
             changed: Notify::new(),
         }
@@ -122,11 +125,18 @@ impl Peer {
         self.high.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn was_told_to_leave(&self) -> bool {
+        self.leaves.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_high(&self, high: u64) {
         self.high.store(high, Ordering::Relaxed);
     }
 
     pub(crate) fn tell(&self, event: Event) {
+        if matches!(event, Event::Leave { .. }) {
+            self.leaves.store(true, Ordering::Relaxed);
+        }
         self.queue.lock().arrived.events.push_back(event);
         self.changed.notify_one();
     }

@@ -6,7 +6,10 @@ use switchboard_api::{
     FILE_DESCRIPTOR_SET,
     device::v1::redirect::Reason,
     limits::GRPC_MESSAGE_BYTES_MAX,
-    v1::{delivery_service_server::DeliveryServiceServer, register_request::Kind},
+    v1::{
+        delivery_service_server::DeliveryServiceServer, drain_service_server::DrainServiceServer,
+        register_request::Kind,
+    },
 };
 use switchboard_process::{
     BindError, Readiness, Shutdown, bind, http,
@@ -24,6 +27,7 @@ use tracing::{error, warn};
 
 use crate::{
     GatewayConfig, Verifier,
+    drain::Drains,
     gateway::{Gateway, Parts},
     lease,
     limits::{DRAIN_MAX, KEEP_ALIVE},
@@ -142,7 +146,6 @@ pub async fn start_with(config: GatewayConfig, verifier: Verifier) -> Result<Run
         broken: broken.clone(),
         stop: stop.clone(),
     };
-    serve(grpc, service, &shutdown, died.clone()).await?;
     let counted = peers.clone();
     let load = move || Load { connections: counted.len() as u64, load: 0.0 };
     let registration = Registration::start(client.clone(), &name, &advertise, Kind::Gateway, load)?;
@@ -157,6 +160,7 @@ pub async fn start_with(config: GatewayConfig, verifier: Verifier) -> Result<Run
         broken: broken.clone(),
     };
     let gateway = Gateway::new(parts, &stop);
+    serve(grpc, service, Drains(gateway.clone()), &shutdown, died.clone()).await?;
     let interval = Duration::from_millis(gateway.config.reconcile_ms);
     spawn(&stop, lease::follow(gateway.clone(), readiness.clone()));
     spawn(&stop, silence::run(gateway.clone()));
@@ -234,6 +238,7 @@ fn spawn(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'stat
 async fn serve(
     listener: TcpListener,
     service: Service,
+    drains: Drains,
     shutdown: &Shutdown,
     died: CancellationToken,
 ) -> Result<(), StartError> {
@@ -253,7 +258,8 @@ async fn serve(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(health)
-        .add_service(delivery);
+        .add_service(delivery)
+        .add_service(DrainServiceServer::new(drains));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let token = shutdown.token();
     let ended = token.clone();

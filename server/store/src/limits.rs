@@ -37,8 +37,10 @@ pub const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long calls may finish after a shutdown was asked for.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// Logins a second that a node takes over all gateways, until it measures better.
-pub const RECONNECT_BUDGET_PER_S: u32 = 12_000;
+/// Logins a second that all gateways together may make while no proposal waits.
+pub const RECONNECT_BUDGET_PER_S: u32 = 40_000;
+/// The same while as many proposals wait as may: some devices get in, whatever happens.
+pub const RECONNECT_BUDGET_MIN_PER_S: u32 = 500;
 /// Streams of one HTTP/2 connection.
 pub const HTTP2_STREAMS_MAX: u32 = 4_096;
 /// How often a silent connection is asked whether its peer is still there.
@@ -91,6 +93,7 @@ pub const READY_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 // A message ends with the call that makes it too large, and a call is an append or a request.
 const _: () =
     assert!(PEER_MESSAGE_BYTES + 2 * limits::REQUEST_BYTES_MAX < limits::GRPC_MESSAGE_BYTES_MAX);
+const _: () = assert!(RECONNECT_BUDGET_MIN_PER_S <= RECONNECT_BUDGET_PER_S);
 const _: () = assert!(LINK_BYTES_MAX >= 2 * limits::REQUEST_BYTES_MAX);
 const _: () = assert!(limits::REQUEST_BYTES_MAX < limits::GRPC_MESSAGE_BYTES_MAX);
 const _: () = assert!(HTTP2_WINDOW_BYTES as usize >= limits::REQUEST_BYTES_MAX);

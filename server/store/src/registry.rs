@@ -10,7 +10,9 @@ use switchboard_api::{
     },
     validate,
 };
-use switchboard_engine::{Command, EndIncarnation, MetaState, RegisterGateway, Reply};
+use switchboard_engine::{
+    Command, EndIncarnation, GatewayInfo, MetaState, RegisterGateway, Reply, command::GatewayKind,
+};
 use switchboard_raft::Consistency;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
@@ -210,7 +212,9 @@ impl Service {
     fn renew(&self, request: &v1::KeepAliveRequest) -> v1::KeepAliveResponse {
         let v1::KeepAliveRequest { gateway_id, incarnation, connections, load } = *request;
         let (is_live, gateways) = self.node.meta().shard().meta(|meta| {
-            (meta.is_live(gateway_id, incarnation), meta.gateways().filter(|g| g.live).count())
+            let of_devices = |g: &&GatewayInfo| g.live && g.kind == GatewayKind::Gateway;
+            let gateways = meta.gateways().filter(of_devices).count();
+            (meta.is_live(gateway_id, incarnation), gateways)
         });
         if !is_live {
             return v1::KeepAliveResponse::default();
@@ -220,11 +224,22 @@ impl Service {
         let renewed = self.leases.renew(incarnation, report, self.clock.monotonic());
         // Its end is being written already.
         let Some(lease) = renewed else { return v1::KeepAliveResponse::default() };
-        let share = u32::try_from(gateways.max(1)).unwrap_or(u32::MAX);
         v1::KeepAliveResponse {
             lease_ms_left: millis(lease),
-            reconnect_budget_per_s: (limits::RECONNECT_BUDGET_PER_S / share).max(1),
+            reconnect_budget_per_s: reconnect_budget(self.fullness(), gateways),
         }
+    }
+
+    /// How full the fullest queue of proposals here is, from 0 to 1.
+    fn fullness(&self) -> f64 {
+        let options = self.node.options();
+        let full = |waiting: usize, max: usize| waiting as f64 / max.max(1) as f64;
+        let groups = self.node.groups();
+        groups.iter().map(|group| group.status().proposer).fold(0.0, |fullest: f64, proposer| {
+            let items = full(proposer.waiting_items, options.waiting_items_max);
+            let bytes = full(proposer.waiting_bytes, options.waiting_bytes_max);
+            fullest.max(items).max(bytes)
+        })
     }
 
     /// The processes of a kind, by id.
@@ -235,10 +250,9 @@ impl Service {
         include_ended: bool,
     ) -> Vec<v1::GatewayInfo> {
         let now = self.clock.monotonic();
-        let wanted = |g: &&switchboard_engine::GatewayInfo| {
-            g.kind == convert::gateway_kind(kind) && (g.live || include_ended)
-        };
-        let info = |gateway: &switchboard_engine::GatewayInfo| {
+        let wanted =
+            |g: &&GatewayInfo| g.kind == convert::gateway_kind(kind) && (g.live || include_ended);
+        let info = |gateway: &GatewayInfo| {
             let incarnation =
                 Incarnation { gateway_id: gateway.gateway_id, incarnation: gateway.incarnation };
             let (left, report) = self.leases.left(incarnation, now);
@@ -333,6 +347,31 @@ impl Service {
     }
 }
 
+/// How many logins a second one of `gateways` may make: an equal share of what there is room for.
+fn reconnect_budget(fullness: f64, gateways: usize) -> u32 {
+    let room = 1.0 - fullness.clamp(0.0, 1.0);
+    let all = (f64::from(limits::RECONNECT_BUDGET_PER_S) * room) as u32;
+    let share = u32::try_from(gateways.max(1)).unwrap_or(u32::MAX);
+    (all.max(limits::RECONNECT_BUDGET_MIN_PER_S) / share).max(1)
+}
+
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_share_what_there_is_room_for_and_each_gets_something() {
+        assert_eq!(reconnect_budget(0.0, 1), limits::RECONNECT_BUDGET_PER_S);
+        assert_eq!(reconnect_budget(0.0, 8), limits::RECONNECT_BUDGET_PER_S / 8);
+        assert_eq!(reconnect_budget(0.5, 1), limits::RECONNECT_BUDGET_PER_S / 2);
+        for full in [1.0, 7.0] {
+            assert_eq!(reconnect_budget(full, 1), limits::RECONNECT_BUDGET_MIN_PER_S);
+            assert_eq!(reconnect_budget(full, usize::MAX), 1);
+        }
+        assert_eq!(reconnect_budget(0.0, 0), limits::RECONNECT_BUDGET_PER_S);
+    }
 }

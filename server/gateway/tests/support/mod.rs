@@ -85,6 +85,11 @@ pub(crate) fn gateway_config(store: SocketAddr, name: &str) -> GatewayConfig {
     }
 }
 
+/// Another gateway of the same store.
+pub(crate) async fn any_gateway(store: SocketAddr, name: &str) -> Gateway {
+    gateway(gateway_config(store, name)).await
+}
+
 pub(crate) async fn gateway(config: GatewayConfig) -> Gateway {
     gateway_with(config, Verifier::accept_any()).await
 }

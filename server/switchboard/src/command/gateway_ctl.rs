@@ -1,4 +1,6 @@
-//! `gateway-ctl list`: the gateway and chat processes that the store knows.
+//! `gateway-ctl`: the gateway and chat processes that the store knows.
+
+mod drain;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -13,7 +15,8 @@ use crate::output::{Failure, table};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard gateway-ctl list
-  switchboard gateway-ctl list --all --output json")]
+  switchboard gateway-ctl list --all --output json
+  switchboard gateway-ctl drain gateway-1 --rate 500")]
 pub(crate) struct GatewayCtl {
     #[command(subcommand)]
     command: Command,
@@ -22,6 +25,7 @@ pub(crate) struct GatewayCtl {
 #[derive(Debug, Subcommand)]
 enum Command {
     List(List),
+    Drain(drain::Drain),
 }
 
 /// Show gateway and chat processes, their leases and their load
@@ -53,8 +57,10 @@ struct Process {
 
 impl GatewayCtl {
     pub(crate) async fn run(self, global: Global) -> Result<(), Failure> {
-        let Command::List(list) = self.command;
-        list.run(global).await
+        match self.command {
+            Command::List(list) => list.run(global).await,
+            Command::Drain(drain) => drain.run(global).await,
+        }
     }
 }
 
