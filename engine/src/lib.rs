@@ -54,7 +54,7 @@ pub use shard::{
     Restoration, Shard, ShardOpenError, ShardOptions, StoredMessage,
 };
 pub use state::{
-    ApplyError, ClusterInfo, GatewayInfo, Located, MailboxStat, MetaState, NodeInfo, SessionRecord,
-    ShardStats,
+    ApplyError, ClusterInfo, GatewayInfo, Located, LocatedOne, MailboxStat, MetaState, NodeInfo,
+    SessionRecord, ShardStats,
 };
 pub use store::{Options, Store, StoreError, StoreOpenError};

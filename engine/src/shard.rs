@@ -35,8 +35,8 @@ pub use import::{ExportHeader, Restoration};
 use regions::Regions;
 
 use crate::{
-    ApplyError, CheckpointMeta, DeviceId, EntryPayload, GroupId, Located, LogId, MailboxStat,
-    MetaState, PRIMARY_DEVICE, Reply, Rules, SessionRecord, ShardStats,
+    ApplyError, CheckpointMeta, DeviceId, EntryPayload, GroupId, Located, LocatedOne, LogId,
+    MailboxStat, MetaState, PRIMARY_DEVICE, Reply, Rules, SessionRecord, ShardStats,
     bodies::OldFiles,
     checkpoint::Checkpoints,
     fs::Files,
@@ -218,6 +218,11 @@ impl Shard {
     #[must_use]
     pub fn locate_batch(&self, users: &[&[u8]]) -> Vec<Located> {
         self.state().locate_batch(users)
+    }
+
+    /// The same, told one by one, in their order.
+    pub fn locate_each(&self, users: &[&[u8]], found: impl FnMut(LocatedOne)) {
+        self.state().locate_each(users, found);
     }
 
     /// The session of one device, also if its incarnation has ended.

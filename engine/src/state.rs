@@ -46,7 +46,7 @@ pub(crate) use header::Header;
 pub(crate) use live::Live;
 pub(crate) use message::{Message, Place};
 pub use meta::{ClusterInfo, GatewayInfo, MetaState, NodeInfo};
-pub use query::{Located, MailboxStat, ShardStats};
+pub use query::{Located, LocatedOne, MailboxStat, ShardStats};
 pub(crate) use snapshot::Snapshot;
 pub use user::SessionRecord;
 pub(crate) use user::User;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::buffer::FrameBuffer;
 use super::error::Fault;
 use super::limits::{FILL_BYTES, FULL_RETRY_MS, SPARES_MAX};
 use super::segment::{SPARE_NAME, SegmentFile, file_name};
@@ -209,7 +210,8 @@ impl Keeper {
     }
 
     /// Writes a segment of zeros: appending to blocks that were written once takes no allocation
-    /// and no change of the file's size, which halves the cost of a sync.
+    /// and no change of the file's size, which halves the cost of a sync. Past the page cache where
+    /// that can be: the zeros would be copied into it, and nobody reads them.
     fn fill(&self, spare: &Path) -> io::Result<Arc<dyn crate::fs::FileHandle>> {
         match self.files.remove(spare) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -217,15 +219,21 @@ impl Keeper {
         }
         let file = self.files.open(spare, OpenMode::CreateNew)?;
         let chunk = usize::try_from(self.segment_bytes).unwrap_or(FILL_BYTES).min(FILL_BYTES);
-        let zeros = vec![0; chunk];
+        let mut zeros = FrameBuffer::default();
+        zeros.clear(chunk);
+        zeros.resize(chunk);
+        let output = match self.files.open(spare, OpenMode::WriteDirect) {
+            Ok(direct) => direct,
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => file.clone(),
+            Err(e) => return Err(e),
+        };
         let mut at = 0;
         while at < self.segment_bytes {
             if self.state.lock().stop {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             let left = usize::try_from(self.segment_bytes - at).unwrap_or(chunk).min(chunk);
-            file.write_at(zeros.get(..left).unwrap_or(&zeros), at)?;
-            file.sync_data()?;
+            output.write_durable(zeros.bytes().get(..left).unwrap_or_default(), at)?;
             at += left as u64;
         }
         Ok(file)

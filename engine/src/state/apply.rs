@@ -10,9 +10,10 @@ mod session;
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use thiserror::Error;
 
-use super::State;
+use super::{State, dedup::IdHash};
 use crate::{
     DecodeError, EntryPayload, LogId, META_GROUP, Position,
     command::{Command, DecodedCommand, EntryReader, Init, Rules},
@@ -53,7 +54,14 @@ struct Context {
     now_ms: u64,
     position: Position,
     rules: Rules,
+    /// The hash of the command's message id, if it was made ahead.
+    id: Option<IdHash>,
 }
+
+/// Commands whose memory is asked for before the first of them is applied, so that it is waited for
+/// together. What a command finds elsewhere decides what it needs next, so this covers the first
+/// step only: the user's slot, and where the message id would stand.
+const AHEAD: usize = 16;
 
 impl State {
     /// Applies one entry; a reply for each of its commands, in order. By one thread at a time.
@@ -102,20 +110,60 @@ impl State {
         };
         self.dedup.lock().advance(now_ms, &rules);
         self.drop_expired(before_ms, now_ms);
-        let step = |(place, decoded): (usize, DecodedCommand)| {
-            let place = u16::try_from(place).unwrap_or(u16::MAX);
-            self.apply_command(at, place, now_ms, decoded)
-        };
-        commands.into_iter().enumerate().map(step).collect()
+        let mut replies = Vec::with_capacity(commands.len());
+        let mut commands = commands.into_iter();
+        while commands.len() > 0 {
+            let ids = self.ask_ahead(commands.as_slice());
+            // Ids first: at their end nothing is taken from the commands.
+            for (id, decoded) in ids.into_iter().zip(commands.by_ref()) {
+                let place = u16::try_from(replies.len()).unwrap_or(u16::MAX);
+                replies.push(self.apply_command(at, place, now_ms, decoded, id));
+            }
+        }
+        replies
     }
 
-    fn apply_command(&self, at: LogId, place: u16, now_ms: u64, decoded: DecodedCommand) -> Reply {
+    /// Asks for the memory of the next commands, at most [`AHEAD`], and hashes their message ids.
+    /// Changes nothing, and nothing depends on it.
+    fn ask_ahead(&self, commands: &[DecodedCommand]) -> SmallVec<[Option<IdHash>; AHEAD]> {
+        let commands = &commands[..commands.len().min(AHEAD)];
+        let (begun, key) = {
+            let header = self.header.read();
+            (header.begun, header.dedup_key)
+        };
+        if !begun {
+            // Without users and with a key that is still to come.
+            return SmallVec::from_elem(None, commands.len());
+        }
+        let dedup = self.dedup.lock();
+        let mut touched = 0;
+        let ids = commands.iter().map(|decoded| {
+            touched ^= user_of(&decoded.command).map_or(0, |user| self.users.touch(user));
+            let Command::Enqueue(enqueue) = &decoded.command else { return None };
+            let id = IdHash::new(&key, &enqueue.from, &enqueue.message_id);
+            touched ^= dedup.touch(&id);
+            Some(id)
+        });
+        let ids = ids.collect();
+        // The values mean nothing: they are there so that the memory is really asked for.
+        std::hint::black_box(touched);
+        ids
+    }
+
+    fn apply_command(
+        &self,
+        at: LogId,
+        place: u16,
+        now_ms: u64,
+        decoded: DecodedCommand,
+        id: Option<IdHash>,
+    ) -> Reply {
         let (group, begun, generation, rules) = {
             let header = self.header.read();
             (header.group, header.begun, header.generation, header.rules)
         };
         let position = Position::new(generation, at.index, place).unwrap_or(Position::NONE);
-        let context = Context { now_ms, position, rules };
+        let context = Context { now_ms, position, rules, id };
         let DecodedCommand { command, record } = decoded;
         // What no state can allow is refused here too, for logs written by others.
         if let Err(status) = command.check() {
@@ -179,6 +227,17 @@ impl State {
             *meta = Arc::new(next);
         }
         reply
+    }
+}
+
+/// The user that a frequent command is about.
+fn user_of(command: &Command) -> Option<&[u8]> {
+    match command {
+        Command::Claim(c) => Some(&c.device.user),
+        Command::Release(c) => Some(&c.device.user),
+        Command::Enqueue(c) => Some(&c.to_user),
+        Command::Ack(c) => Some(&c.device.user),
+        _ => None,
     }
 }
 

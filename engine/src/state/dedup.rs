@@ -134,6 +134,12 @@ impl Dedup {
         }
     }
 
+    /// Begins to fetch what [`Self::seq_of`] will look at first. The value means nothing.
+    #[inline]
+    pub(crate) fn touch(&self, id: &IdHash) -> u64 {
+        self.table.touch(id.0)
+    }
+
     /// The seq that the id got, if it is remembered.
     pub(crate) fn seq_of(&self, id: &IdHash) -> Option<u64> {
         let Remembered { first, ids, .. } = &self.remembered;

@@ -103,6 +103,13 @@ impl UserMap {
         self.with(index, |bucket| bucket.read(user, look))
     }
 
+    /// Begins to fetch what [`Self::write`] will look at first. The value means nothing.
+    #[inline]
+    pub(crate) fn touch(&self, user: &[u8]) -> u64 {
+        let key = self.region.key(user);
+        self.region.table(key.bucket).touch(&key)
+    }
+
     /// Changes a user, who is made if there is none and dropped if nothing is left.
     pub(crate) fn write<R>(&self, user: &[u8], change: impl FnOnce(&mut User) -> R) -> R {
         let index = self.region.key(user).bucket;

@@ -52,6 +52,15 @@ impl Located {
     }
 }
 
+/// Where one of several users is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocatedOne {
+    /// There is no device but the primary one; its session if it is connected.
+    Primary(Option<SessionRecord>),
+    /// There are others.
+    Several(Located),
+}
+
 /// What waits for a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MailboxStat {
@@ -121,6 +130,17 @@ impl State {
         let region = self.users.region();
         region.look_up_batch(names, |name, answer| all.push(self.located(name, answer)));
         all
+    }
+
+    /// The same one by one: most users have one device, of which there is nothing to copy.
+    pub(crate) fn locate_each(&self, names: &[&[u8]], mut found: impl FnMut(LocatedOne)) {
+        self.users.region().look_up_batch(names, |name, answer| {
+            found(match answer {
+                Answer::Offline => LocatedOne::Primary(None),
+                Answer::Online(session) => LocatedOne::Primary(Some(session)),
+                Answer::Ask => LocatedOne::Several(self.located(name, answer)),
+            });
+        });
     }
 
     pub(crate) fn session(&self, name: &[u8], device: u16) -> Option<SessionRecord> {

@@ -12,10 +12,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use switchboard_api::{
-    v1::{self, ItemStatus, Read, forwarded_answer::Answer, forwarded_call::Call},
+    v1::{
+        self, DeviceRef, ItemStatus, Read, SessionInfo, forwarded_answer::Answer,
+        forwarded_call::Call,
+    },
     validate,
 };
-use switchboard_engine::{Located, MetaState};
+use switchboard_engine::{Located, LocatedOne, MetaState, PRIMARY_DEVICE, SessionRecord};
 use switchboard_raft::{BarrierError, Consistency, Group, NodeId, shard_of};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
@@ -88,9 +91,12 @@ impl Service {
             for (group, places) in readable {
                 let users: Vec<&[u8]> =
                     places.iter().map(|at| request.users[*at].as_ref()).collect();
-                for (at, located) in places.iter().zip(group.shard().locate_batch(&users)) {
-                    results[*at] = found(meta, located);
-                }
+                let mut places = places.iter();
+                group.shard().locate_each(&users, |located| {
+                    if let Some(at) = places.next() {
+                        results[*at] = found(meta, &request.users[*at], located);
+                    }
+                });
             }
         });
         staleness_ms
@@ -205,14 +211,29 @@ async fn freshen(parts: BTreeMap<u32, Part>, consistency: Consistency) -> (Vec<P
     (readable, staleness_ms)
 }
 
-fn found(meta: &MetaState, located: Located) -> v1::locate_response::Result {
-    let live =
-        located.sessions.into_iter().filter(|s| !meta.has_ended(s.gateway_id, s.incarnation));
-    v1::locate_response::Result {
-        status: ItemStatus::Ok.into(),
-        sessions: live.map(convert::session_info).collect(),
-        devices: located.devices.into_iter().map(u32::from).collect(),
-    }
+fn found(meta: &MetaState, user: &Bytes, located: LocatedOne) -> v1::locate_response::Result {
+    let is_live = |gateway_id: u32, incarnation: u64| !meta.has_ended(gateway_id, incarnation);
+    let (sessions, devices) = match located {
+        LocatedOne::Primary(session) => {
+            let session = session.filter(|s| is_live(s.gateway_id, s.incarnation));
+            let primary = || DeviceRef { user: user.clone(), device: u32::from(PRIMARY_DEVICE) };
+            let info = |s: SessionRecord| SessionInfo {
+                device: Some(primary()),
+                gateway_id: s.gateway_id,
+                incarnation: s.incarnation,
+                connection_id: s.connection_id,
+                epoch: s.epoch,
+                connected_at_ms: s.connected_at_ms,
+            };
+            (session.map(info).into_iter().collect(), vec![u32::from(PRIMARY_DEVICE)])
+        }
+        LocatedOne::Several(Located { sessions, devices }) => {
+            let live = sessions.into_iter().filter(|s| is_live(s.gateway_id, s.incarnation));
+            let devices = devices.into_iter().map(u32::from).collect();
+            (live.map(convert::session_info).collect(), devices)
+        }
+    };
+    v1::locate_response::Result { status: ItemStatus::Ok.into(), sessions, devices }
 }
 
 fn refused(status: ItemStatus) -> v1::locate_response::Result {

@@ -23,8 +23,10 @@ impl State {
         command: &Enqueue,
         record: RecordRef,
     ) -> Enqueued {
-        let key = self.header.read().dedup_key;
-        let id = IdHash::new(&key, &command.from, &command.message_id);
+        let id = context.id.unwrap_or_else(|| {
+            let key = self.header.read().dedup_key;
+            IdHash::new(&key, &command.from, &command.message_id)
+        });
         let original = self.dedup.lock().seq_of(&id);
         if let Some(seq) = original {
             return self.duplicate(context, command, seq);

@@ -56,6 +56,12 @@ impl Table {
         ordinals.find(|ordinal| is_it(*ordinal))
     }
 
+    /// Begins to fetch the slot where a look-up begins. The value means nothing.
+    #[inline]
+    pub(crate) fn touch(&self, hash: u64) -> u64 {
+        self.slots.get(self.home(tag_of(hash))).copied().unwrap_or(0)
+    }
+
     pub(crate) fn insert(&mut self, hash: u64, ordinal: u32) {
         // At most three of four slots are taken, so that there is always an empty one near.
         if (self.len + 1) * 4 > self.slots.len() * 3 {
