@@ -24,6 +24,8 @@ pub(crate) const RECONNECT_BACKOFF: (Duration, Duration) =
 pub(crate) const LOAD_CONNECTIONS_MAX: usize = 1_024;
 /// Most calls that a load test keeps under way on a connection.
 pub(crate) const LOAD_IN_FLIGHT_MAX: usize = 4_096;
+/// Most devices of a load test from one process: each takes a file.
+pub(crate) const LOAD_DEVICES_MAX: usize = 19_000;
 /// Most users of a load test: their numbers have ten digits.
 pub(crate) const LOAD_USERS_MAX: u64 = 1_000_000_000;
 

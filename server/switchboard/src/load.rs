@@ -11,6 +11,7 @@
 //! counts from when the call was due, not from when a worker was free for it; so a server that
 //! stands still for a second is seen by everyone who would have come in that second.
 
+pub(crate) mod device;
 pub(crate) mod drive;
 pub(crate) mod live;
 pub(crate) mod people;

@@ -5,6 +5,7 @@ mod connections;
 mod enqueue;
 mod load_args;
 mod locate;
+mod message;
 mod replay;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ use crate::output::Failure;
   switchboard bench locate --users 1000000 --rate 200000
   switchboard bench claim --output json
   switchboard bench connections --count 15000 --pid 4711
+  switchboard bench message --rate 2000
   switchboard bench replay conversations.jsonl.gz")]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -34,6 +36,7 @@ enum Command {
     Claim(Box<claim::Claim>),
     Enqueue(Box<enqueue::Enqueue>),
     Connections(Box<connections::Connections>),
+    Message(Box<message::Message>),
     Replay(Box<replay::Replay>),
 }
 
@@ -44,6 +47,7 @@ impl Bench {
             Command::Claim(claim) => runtime()?.block_on(claim.run(global)),
             Command::Enqueue(enqueue) => runtime()?.block_on(enqueue.run(global)),
             Command::Connections(connections) => runtime()?.block_on(connections.run(global)),
+            Command::Message(message) => runtime()?.block_on(message.run(global)),
             Command::Replay(replay) => replay.run(global),
         }
     }

@@ -16,6 +16,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Pause of a worker whose call did nothing at all, so that a refusal is no busy loop.
 const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 
+/// Places where workers gather samples: several, so that they do not wait for each other.
+const SAMPLES_MAX: usize = 8;
+
 /// A kind of call, over one connection.
 pub(crate) trait Work: Send + Sync + 'static {
     /// Makes the `call`-th call of the run.
@@ -61,10 +64,12 @@ pub(crate) async fn drive<W: Work>(connections: Vec<Arc<W>>, plan: &Plan) -> Out
         Some(rate) => Turns::open(begin, window.end, Duration::from_secs_f64(1.0 / rate)),
         None => Turns::closed(window.end),
     };
-    let samples: Vec<Arc<Samples>> =
-        connections.iter().map(|_| Arc::new(Samples::new(window))).collect();
+    // Connections may be many, and a histogram is large.
+    let samples: Vec<Arc<Samples>> = (0..connections.len().clamp(1, SAMPLES_MAX))
+        .map(|_| Arc::new(Samples::new(window)))
+        .collect();
     let mut workers = JoinSet::new();
-    for (connection, samples) in connections.into_iter().zip(&samples) {
+    for (connection, samples) in connections.into_iter().zip(samples.iter().cycle()) {
         for _ in 0..plan.in_flight {
             workers.spawn(work(connection.clone(), turns.clone(), samples.clone()));
         }

@@ -41,6 +41,17 @@ impl People {
     }
 }
 
+/// The name of a user by its number.
+pub(crate) fn name(number: u64) -> Bytes {
+    names(std::iter::once(number)).next().unwrap_or_default()
+}
+
+/// Which of so many the `call`-th call is about: as if by chance, and the same in every run.
+pub(crate) fn pick(call: u64, of: usize) -> usize {
+    // The high half of the product is even, without a division.
+    ((u128::from(scatter(call)) * of as u128) >> 64) as usize
+}
+
 fn names(numbers: impl Iterator<Item = u64>) -> impl Iterator<Item = Bytes> {
     let mut buffer = BytesMut::with_capacity(numbers.size_hint().0 * NAME_BYTES);
     numbers.map(move |number| {

@@ -52,6 +52,10 @@ pub(crate) struct Report {
     pub(crate) refused: BTreeMap<&'static str, u64>,
     /// From when a call was due to its answer.
     pub(crate) latency_ms: Latency,
+    /// Messages between devices: from when one was sent until it was known to be safe, warm-up
+    /// included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sent_ms: Option<Latency>,
     /// Upper bounds of the latency in milliseconds with the number of calls up to it and above the
     /// bound before.
     pub(crate) histogram: Vec<(f64, u64)>,
@@ -83,6 +87,13 @@ impl Latency {
             max: us.max() as f64 / 1e3,
         }
     }
+
+    fn words(&self) -> String {
+        let Latency { mean, p50, p90, p99, p999, max } = self;
+        format!(
+            "mean {mean:.2}  p50 {p50:.2}  p90 {p90:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {max:.2}"
+        )
+    }
 }
 
 impl Report {
@@ -107,6 +118,7 @@ impl Report {
             calls_missed: missed,
             calls_unanswered: unanswered as u64,
             latency_ms: Latency::of(&sums.latency_us),
+            sent_ms: None,
             histogram: buckets(&sums.latency_us),
             server_cpu_us_per_item,
             client_cpu_us_per_item: per_item(own_cpu_seconds),
@@ -137,13 +149,10 @@ impl Report {
         if let Some(offered) = self.offered_per_s {
             row("offered a second", format!("{offered:.0}"));
         }
-        let Latency { mean, p50, p90, p99, p999, max } = &self.latency_ms;
-        row(
-            "latency of a call, ms",
-            format!(
-                "mean {mean:.2}  p50 {p50:.2}  p90 {p90:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {max:.2}"
-            ),
-        );
+        row("latency of a call, ms", self.latency_ms.words());
+        if let Some(sent) = &self.sent_ms {
+            row("until safe, ms", sent.words());
+        }
         for (name, us) in
             [("server", self.server_cpu_us_per_item), ("this process", self.client_cpu_us_per_item)]
         {

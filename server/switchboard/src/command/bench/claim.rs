@@ -46,11 +46,11 @@ impl Claim {
         let pids = self.load.stores(&client).await;
         let (registration, lease) = register(&client).await?;
         let mut connections = Vec::new();
-        for _ in 0..self.load.connections() {
+        for _ in 0..self.batch.connections {
             connections.push(Arc::new(Claims {
                 client: self.store.connect().await?,
                 lease,
-                people: People::new(self.load.users()),
+                people: People::new(self.batch.users),
                 batch: self.batch.batch,
             }));
         }
@@ -61,10 +61,10 @@ impl Claim {
             command: "claim",
             item: "claim",
             calls: "unary",
-            connections: self.load.connections(),
+            connections: self.batch.connections,
             in_flight: self.load.in_flight(),
             batch: self.batch.batch,
-            users: self.load.users(),
+            users: self.batch.users,
             size: None,
         };
         self.load.finish(global, &Report::new(settings, &plan, outcome))

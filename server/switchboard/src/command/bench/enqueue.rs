@@ -56,7 +56,7 @@ impl Enqueue {
         let pids = self.load.stores(&client).await;
         let run = rand::random();
         let mut connections = Vec::new();
-        for _ in 0..self.load.connections() {
+        for _ in 0..self.batch.connections {
             let way = if self.unary {
                 let channel = self.store.channel().await?;
                 let calls = MailboxServiceClient::new(channel);
@@ -67,7 +67,7 @@ impl Enqueue {
             connections.push(Arc::new(Messages {
                 way,
                 run,
-                people: People::new(self.load.users()),
+                people: People::new(self.batch.users),
                 batch: self.batch.batch,
                 ttl_ms: (self.ttl * 1e3) as u64,
                 body: noise(self.size),
@@ -79,10 +79,10 @@ impl Enqueue {
             command: "enqueue",
             item: "message",
             calls: if self.unary { "unary" } else { "stream" },
-            connections: self.load.connections(),
+            connections: self.batch.connections,
             in_flight: self.load.in_flight(),
             batch: self.batch.batch,
-            users: self.load.users(),
+            users: self.batch.users,
             size: Some(self.size),
         };
         self.load.finish(global, &Report::new(settings, &plan, outcome))

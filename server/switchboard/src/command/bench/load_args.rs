@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use switchboard_api::limits::ITEMS_PER_BATCH_MAX;
+use switchboard_api::v1::register_request::Kind;
 use switchboard_sdk::Client;
 
 use super::{seconds, within, write_json};
@@ -29,15 +30,9 @@ pub(crate) struct LoadArgs {
     /// call was due. Without it each call follows the answer to the one before
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
-    /// Connections to each server
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = connections)]
-    connections: usize,
     /// Calls under way on each connection
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = in_flight)]
     in_flight: usize,
-    /// Users that take part; their names begin with `bench-`
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = users)]
-    users: u64,
     /// Server processes whose CPU and memory are reported; found by the addresses that the store
     /// names, if they run on this machine
     #[arg(long, value_name = "P[,P]", value_delimiter = ',')]
@@ -51,16 +46,8 @@ pub(crate) struct LoadArgs {
 }
 
 impl LoadArgs {
-    pub(crate) fn connections(&self) -> usize {
-        self.connections
-    }
-
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
-    }
-
-    pub(crate) fn users(&self) -> u64 {
-        self.users
     }
 
     pub(crate) fn quiet(&self) -> bool {
@@ -90,6 +77,24 @@ impl LoadArgs {
         servers::listening_on(&addresses)
     }
 
+    /// The processes that were named, or the stores, gateways and chats of the cluster that run
+    /// here.
+    pub(crate) async fn all_servers(&self, client: &Client) -> Vec<u32> {
+        let mut pids = self.stores(client).await;
+        if !self.pid.is_empty() {
+            return pids;
+        }
+        let mut addresses = Vec::new();
+        for kind in [Kind::Gateway, Kind::Chat] {
+            let found = client.list_gateways(kind, false).await.unwrap_or_default();
+            addresses.extend(found.into_iter().map(|info| info.address));
+        }
+        pids.extend(servers::listening_on(&addresses));
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
     /// Prints and writes the report; fails if nothing was done.
     pub(crate) fn finish(&self, global: Global, report: &Report) -> Result<(), Failure> {
         self.write(report)?;
@@ -107,9 +112,15 @@ impl LoadArgs {
     }
 }
 
-/// How many items a call carries.
+/// How calls to the store are made up.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BatchArgs {
+    /// Connections to each server
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = connections)]
+    pub(crate) connections: usize,
+    /// Users that take part; their names begin with `bench-`
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = users)]
+    pub(crate) users: u64,
     /// Items of each call
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = batch)]
     pub(crate) batch: usize,

@@ -68,10 +68,10 @@ impl Locate {
     pub(crate) async fn run(self, global: Global) -> Result<(), Failure> {
         let client = self.store.connect().await?;
         let pids = self.load.stores(&client).await;
-        let people = People::new(self.load.users());
+        let people = People::new(self.batch.users);
         let (registration, lease) = register(&client).await?;
         if !self.load.quiet() {
-            eprintln!("claiming sessions of {} users first", self.load.users());
+            eprintln!("claiming sessions of {} users first", self.batch.users);
         }
         for users in people.all(ITEMS_PER_BATCH_MAX) {
             client
@@ -80,7 +80,7 @@ impl Locate {
                 .map_err(|error| failure(&error))?;
         }
         let mut connections = Vec::new();
-        for _ in 0..self.load.connections() {
+        for _ in 0..self.batch.connections {
             let way = if self.unary {
                 let calls = SessionServiceClient::new(self.store.channel().await?);
                 Way::Unary(calls.max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX))
@@ -97,10 +97,10 @@ impl Locate {
             command: "locate",
             item: "user",
             calls: if self.unary { "unary" } else { "stream" },
-            connections: self.load.connections(),
+            connections: self.batch.connections,
             in_flight: self.load.in_flight(),
             batch: self.batch.batch,
-            users: self.load.users(),
+            users: self.batch.users,
             size: None,
         };
         self.load.finish(global, &Report::new(settings, &plan, outcome))
