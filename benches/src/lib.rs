@@ -13,11 +13,13 @@
 #![forbid(unsafe_code)]
 
 pub mod child;
+pub mod cluster;
 pub mod counting;
 pub mod entry;
 pub mod measure;
 pub mod peers;
 pub mod plot;
+pub mod processes;
 pub mod report;
 pub mod rows;
 pub mod run;

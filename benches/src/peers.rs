@@ -2,5 +2,7 @@
 
 #[cfg(feature = "peers")]
 pub mod durable;
+pub mod etcd;
 pub mod maps;
+pub mod nats;
 pub mod redis;

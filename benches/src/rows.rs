@@ -1,6 +1,11 @@
 //! The rows of the report, one file each, named for what it measures.
 
+mod claim_three;
+mod dead_gateway;
 mod drain;
+mod enqueue_one;
+mod enqueue_three;
+mod locate;
 mod log;
 mod mailbox_memory;
 mod recovery;
@@ -30,6 +35,11 @@ pub const ROWS: &[Row] = &[
     log::ROW,
     recovery::ROW,
     mailbox_memory::ROW,
+    locate::ROW,
+    enqueue_one::ROW,
+    enqueue_three::ROW,
+    claim_three::ROW,
     drain::ROW,
     write_amplification::ROW,
+    dead_gateway::ROW,
 ];

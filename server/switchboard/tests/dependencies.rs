@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("switchboard-gateway", &["api", "sdk", "process"]),
     ("switchboard-chat", &["api", "sdk", "process"]),
     ("switchboard", &["engine", "api", "sdk", "device", "process", "store", "gateway", "chat"]),
-    ("switchboard-benches", &["engine"]),
+    ("switchboard-benches", &["engine", "api", "sdk"]),
 ];
 
 /// Crates that the engine must never reach, by whatever way.
