@@ -175,7 +175,7 @@ impl Gateway {
         } else if session.connection_id != own.connection_id
             && let Some(peer) = self.peers.get(session.connection_id)
         {
-            peer.tell(Event::Replaced { epoch: session.epoch });
+            peer.tell(replaced_here(own.connection_id, &session));
         }
     }
 
@@ -204,6 +204,16 @@ impl Gateway {
 /// The runtime's clock, so that a test's paused one counts.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// What a connection of this gateway hears whose session was replaced by another connection's claim.
+/// A claim may be made long after its connection was opened, if the store could not be reached; when
+/// the device has connected anew meanwhile, nobody else has taken its place, and it comes again.
+fn replaced_here(claimant: u64, session: &SessionInfo) -> Event {
+    if session.connection_id > claimant {
+        return Event::Leave { reason: Reason::LeaseLost, retry_after_ms: 0 };
+    }
+    Event::Replaced { epoch: session.epoch }
 }
 
 async fn claim(client: Client, claims: Vec<Claim>) -> Vec<claim_response::Result> {
@@ -252,5 +262,20 @@ async fn ack(client: Client, items: Vec<ack_request::Item>) -> Vec<ItemStatus> {
             debug!(%error, "a batch of acks failed");
             vec![ItemStatus::Unavailable; count]
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_that_comes_late_sends_the_newer_connection_of_its_device_away_for_a_moment_only() {
+        let session = SessionInfo { connection_id: 7, epoch: 40, ..SessionInfo::default() };
+        assert!(matches!(replaced_here(8, &session), Event::Replaced { epoch: 40 }));
+        let late = replaced_here(6, &session);
+        let Event::Leave { reason: Reason::LeaseLost, retry_after_ms: 0 } = late else {
+            panic!("it would not come again: {late:?}");
+        };
     }
 }
