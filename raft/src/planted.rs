@@ -18,6 +18,8 @@ pub enum PlantedBug {
     StaleRead,
     /// Stamps follow the clock of the leader alone.
     OwnClock,
+    /// A node that lost its disk is a voter as before. It is planted in whoever would keep it out.
+    LostDiskVotes,
     /// An append without entries arrives ahead of entries that were sent before it.
     OvertakingAppend,
 }

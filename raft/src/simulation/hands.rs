@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
 use switchboard_engine::GroupId;
 
 use crate::checkpointer::checkpoint;
 use crate::group::Group;
 use crate::node::Node;
-use crate::types::NodeId;
+use crate::types::{NodeId, to_engine};
 
 /// Opens a group that the node's log may know nothing of.
 pub async fn open_group(node: &Node, id: GroupId) -> Option<Arc<Group>> {
@@ -33,6 +34,52 @@ pub async fn change_voters(group: &Group, voters: BTreeSet<NodeId>) -> bool {
     group.raft().change_membership(change, false).await.is_ok()
 }
 
+/// Who is in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Members {
+    /// Who votes.
+    pub voters: BTreeSet<NodeId>,
+    /// Who has a replica and does not vote.
+    pub learners: BTreeSet<NodeId>,
+}
+
+/// Who is in a group, if no change of it is half done or uncommitted.
+pub fn settled_members(group: &Group) -> Option<Members> {
+    let upto = group.status().committed;
+    let metrics = group.raft().metrics();
+    let metrics = metrics.borrow_watched();
+    let membership = &metrics.membership_config;
+    let committed = membership.log_id().as_ref().map(to_engine) <= upto;
+    let settled = committed && membership.membership().get_joint_config().len() == 1;
+    settled.then(|| Members {
+        voters: membership.membership().voter_ids().collect(),
+        learners: membership.membership().learner_ids().collect(),
+    })
+}
+
+/// Ends a change of voters that was begun by somebody who is gone.
+pub async fn end_change(group: &Group) -> bool {
+    let target = {
+        let metrics = group.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_joint_config().last().cloned()
+    };
+    match target {
+        Some(voters) => change_voters(group, voters).await,
+        None => false,
+    }
+}
+
+/// Takes a node out, whether it votes or not.
+pub async fn remove(group: &Group, id: NodeId) -> bool {
+    let Some(Members { mut voters, .. }) = settled_members(group) else { return false };
+    if voters.remove(&id) && !change_voters(group, voters).await {
+        return false;
+    }
+    let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+    group.raft().change_membership(change, false).await.is_ok()
+}
+
 /// Hands leadership over. Returns when it is under way.
 pub async fn transfer_leader(group: &Group, to: NodeId) -> bool {
     group.raft().trigger().transfer_leader(to).await.is_ok()
@@ -50,7 +97,6 @@ pub async fn checkpoint_and_purge(group: &Arc<Group>) -> bool {
 
 /// Why openraft has stopped the replica, if it has.
 pub fn stopped_by(group: &Group) -> Option<String> {
-    use openraft::async_runtime::WatchReceiver;
     let metrics = group.raft().metrics();
     let running = metrics.borrow_watched().running_state.clone();
     // A panic leaves the last metrics as they were.

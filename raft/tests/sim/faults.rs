@@ -30,6 +30,8 @@ pub enum Fault {
     Checkpoint { node: usize, group: GroupId },
     /// A replica of a group moves to a node that has none, or voters are added or removed.
     Move { group: GroupId },
+    /// A machine loses its disk, and comes back with an empty one.
+    Wipe { node: usize },
 }
 
 /// Draws what goes wrong.
@@ -67,7 +69,7 @@ impl Plan {
     fn draw(&mut self) -> Fault {
         let node = self.random.below(self.nodes) as usize;
         let leader = self.random.one_in(2);
-        match self.random.below(100) {
+        match self.random.below(104) {
             0..=8 => Fault::Isolate { node, leader },
             9..=13 => Fault::Deafen { node, leader },
             14..=18 => Fault::Storm,
@@ -94,7 +96,8 @@ impl Plan {
             }
             79..=84 => Fault::Transfer { group: self.group(), to: node },
             85..=92 => Fault::Checkpoint { node, group: self.group() },
-            _ => Fault::Move { group: self.group() },
+            93..=99 => Fault::Move { group: self.group() },
+            _ => Fault::Wipe { node },
         }
     }
 }

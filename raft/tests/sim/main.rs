@@ -52,7 +52,7 @@ fn every_invariant_holds_under_faults() {
     let fault_ms = setting("SWITCHBOARD_SIM_MS", FAULT_MS);
     let mut summary = Summary::default();
     for seed in first..first + seeds {
-        let config = Config { seed, fault_ms, blackouts: false };
+        let config = Config { seed, fault_ms, blackouts: false, trust_wiped: false };
         let ended = run(config);
         if let Some(violation) = ended.violation {
             panic!("{violation}\n{:?}\n{}", ended.counts, reproduce(config));
@@ -67,7 +67,7 @@ fn every_invariant_holds_under_faults() {
 
 #[test]
 fn one_seed_gives_one_run() {
-    let config = Config { seed: 77, fault_ms: 4_000, blackouts: false };
+    let config = Config { seed: 77, fault_ms: 4_000, blackouts: false, trust_wiped: false };
     let (one, two) = (run(config), run(config));
     assert_eq!(one.violation, two.violation);
     assert_eq!(one.counts, two.counts);

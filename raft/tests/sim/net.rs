@@ -91,6 +91,8 @@ struct State {
     /// Directions in which nothing passes.
     cut: BTreeSet<(NodeId, NodeId)>,
     calls: BTreeMap<u64, Waiting>,
+    /// Nodes that a group does not talk to: they have another disk than they joined with.
+    barred: BTreeSet<(NodeId, GroupId)>,
 }
 
 /// Who waits for the answer to a call.
@@ -116,6 +118,7 @@ impl Net {
             streams: BTreeMap::new(),
             cut: BTreeSet::new(),
             calls: BTreeMap::new(),
+            barred: BTreeSet::new(),
         };
         Self { time, state: Arc::new(Mutex::new(state)) }
     }
@@ -135,6 +138,19 @@ impl Net {
         state.weather = FAIR;
     }
 
+    /// From now on nothing of a group goes to a node or comes from it.
+    pub fn bar(&self, node: NodeId, group: GroupId) {
+        self.state.lock().barred.insert((node, group));
+    }
+
+    pub fn unbar(&self, node: NodeId, group: GroupId) {
+        self.state.lock().barred.remove(&(node, group));
+    }
+
+    pub fn is_barred(&self, node: NodeId, group: GroupId) -> bool {
+        self.state.lock().barred.contains(&(node, group))
+    }
+
     /// Sends a letter, which may never arrive.
     pub fn send(&self, letter: Letter) {
         let now_ms = self.time.now_ms();
@@ -150,7 +166,8 @@ impl Net {
                 return None;
             }
             let letter = first.remove();
-            if !letter.link().is_some_and(|link| state.cut.contains(&link)) {
+            if !letter.link().is_some_and(|link| state.cut.contains(&link)) && !state.bars(&letter)
+            {
                 return Some(letter);
             }
         }
@@ -199,6 +216,17 @@ impl Waiting {
 }
 
 impl State {
+    /// Whether a letter is to or from a node that its group does not talk to. An answer is to a request
+    /// that was let through.
+    fn bars(&self, letter: &Letter) -> bool {
+        let (Letter::Request { from, to, group, .. } | Letter::Snapshot { from, to, group, .. }) =
+            letter
+        else {
+            return false;
+        };
+        self.barred.contains(&(*from, *group)) || self.barred.contains(&(*to, *group))
+    }
+
     fn send(&mut self, now_ms: u64, letter: Letter) {
         let Weather { delay_ms_max, lost_one_in, twice_one_in } = self.weather;
         let lost = lost_one_in > 0 && self.random.one_in(lost_one_in);

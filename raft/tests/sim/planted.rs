@@ -20,6 +20,7 @@ fn is_found(bug: PlantedBug, first_seed: u64, by: &[&str]) {
             seed,
             fault_ms: FAULT_MS,
             blackouts: bug == PlantedBug::AnswerBeforeSync,
+            trust_wiped: bug == PlantedBug::LostDiskVotes,
         });
         match ended.violation {
             Some(violation) if by.contains(&violation.invariant) => {
@@ -67,4 +68,16 @@ fn a_stale_read_is_found() {
 #[test]
 fn a_leader_that_stamps_by_its_own_clock_is_found() {
     is_found(PlantedBug::OwnClock, 1, &["log time"]);
+}
+
+#[test]
+fn a_lost_disk_that_votes_again_is_found() {
+    let by = [
+        "no lost message",
+        "state machine safety",
+        "leader completeness",
+        "linearizability",
+        "keeps running",
+    ];
+    is_found(PlantedBug::LostDiskVotes, 1, &by);
 }

@@ -17,6 +17,7 @@ pub struct Counts {
     pub transfers: u64,
     pub checkpoints: u64,
     pub crashes: u64,
+    pub wiped: u64,
     pub votes: u64,
 }
 
@@ -44,6 +45,7 @@ impl Summary {
         total.transfers += counts.transfers;
         total.checkpoints += counts.checkpoints;
         total.crashes += counts.crashes;
+        total.wiped += counts.wiped;
         total.votes += counts.votes;
         // The first leader of each of the three groups is no event.
         let occurred =
@@ -79,8 +81,8 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "crashes {}, transfers {}, checkpoints {}, votes asked for {}",
-            total.crashes, total.transfers, total.checkpoints, total.votes
+            "crashes {}, disks lost {}, transfers {}, checkpoints {}, votes asked for {}",
+            total.crashes, total.wiped, total.transfers, total.checkpoints, total.votes
         )?;
         write!(
             f,

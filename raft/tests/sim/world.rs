@@ -26,6 +26,7 @@ use crate::trace::Trace;
 
 mod delivering;
 mod making;
+mod replacing;
 mod striking;
 
 /// The meta group and two shards, on one log.
@@ -43,6 +44,8 @@ pub struct Config {
     pub fault_ms: u64,
     /// Slow disks and frequent loss of all power, for what hides between a write and its sync.
     pub blackouts: bool,
+    /// Nodes that lost their disks are trusted as if they had not.
+    pub trust_wiped: bool,
 }
 
 /// What a run ended with.
@@ -93,6 +96,9 @@ struct World {
     moving: Option<Move>,
     /// Whose clock was wrong last, and until when others may go by what it showed.
     wrong_clock: Option<(usize, u64)>,
+    wiped: Option<replacing::Wiped>,
+    /// Nobody minds that a disk was lost: the planted bug.
+    trust_wiped: bool,
 }
 
 impl World {
@@ -118,10 +124,13 @@ impl World {
             shown: std::env::var_os("SWITCHBOARD_SIM_TRACE").is_some(),
             moving: None,
             wrong_clock: None,
+            wiped: None,
+            trust_wiped: false,
         }
     }
 
     fn live(&mut self, config: Config) -> Checked {
+        self.trust_wiped = config.trust_wiped;
         self.make()?;
         let mut plan = Plan::new(self.random.next(), self.processes.len() as u64, self.now() + 500);
         if config.blackouts {
@@ -170,6 +179,7 @@ impl World {
             client.step(now_ms, &mut self.history, &self.net, nodes, begin);
         }
         self.note_moved();
+        self.replace_disk();
         if now_ms.is_multiple_of(LOOK_MS) {
             self.look(now_ms.is_multiple_of(LOOK_DEEP_MS))?;
         }

@@ -60,6 +60,7 @@ impl World {
             }
         }
         self.settle("the clients are answered", |world| world.clients.iter().all(Client::is_idle))?;
+        self.settle("a lost disk is replaced", |world| world.is_whole())?;
         self.settle("the replicas are equal", Self::replicas_are_equal)?;
         for user in 0..USERS {
             self.fetch_at_the_end(user)?;

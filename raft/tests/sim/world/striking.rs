@@ -43,6 +43,7 @@ impl World {
             Fault::Transfer { group, to } => self.transfer(group, to),
             Fault::Checkpoint { node, group } => self.checkpoint(node, group),
             Fault::Move { group } => self.begin_move(group),
+            Fault::Wipe { node } => self.wipe(node),
         }
     }
 
@@ -107,7 +108,9 @@ impl World {
 
     /// Has a leader change who votes: one change at a time, as the mover does.
     fn begin_move(&mut self, id: GroupId) {
-        let Some(at) = self.leader(id).filter(|_| self.moving.is_none()) else { return };
+        let Some(at) = self.leader(id).filter(|_| self.moving.is_none() && self.is_whole()) else {
+            return;
+        };
         let Some(group) = self.group(at, id) else { return };
         let voters: BTreeSet<NodeId> = group.status().voters.into_iter().collect();
         let others: Vec<NodeId> =
@@ -125,15 +128,22 @@ impl World {
         if next == voters || next.len() < 2 {
             return;
         }
-        let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let life = self.processes[at].lives;
-        self.moving = Some(Move { at, life, over: over.clone(), done: done.clone() });
-        self.processes[at].spawn(async move {
+        self.change(at, async move {
             let joined = match joins {
                 Some(joins) => hands::add_learner(&group, joins).await,
                 None => true,
             };
-            if joined && hands::change_voters(&group, next).await {
+            joined && hands::change_voters(&group, next).await
+        });
+    }
+
+    /// Begins a change of members on a process, which says in the end whether it is made.
+    pub(super) fn change(&mut self, at: usize, made: impl Future<Output = bool> + Send + 'static) {
+        let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let life = self.processes[at].lives;
+        self.moving = Some(Move { at, life, over: over.clone(), done: done.clone() });
+        self.processes[at].spawn(async move {
+            if made.await {
                 done.store(true, Ordering::Relaxed);
             }
             over.store(true, Ordering::Relaxed);
