@@ -14,7 +14,7 @@ pub mod shard;
 
 pub use entry::{DecodedCommand, ENTRY_HEAD_BYTES, EntryBuilder, EntryReader, PushError};
 pub use mailbox::{Ack, Enqueue, MessageKind, Purge, RecordHead, RecordRef};
-pub use meta::{EndIncarnation, GatewayKind, InitCluster, RegisterGateway, SetNode};
+pub use meta::{EndIncarnation, GatewayKind, InitCluster, RaiseFormat, RegisterGateway, SetNode};
 pub use session::{Claim, Release, Sweep, Unregister};
 pub use shard::{Init, Rules};
 
@@ -53,6 +53,8 @@ pub enum Command {
     RegisterGateway(RegisterGateway),
     /// An incarnation has ended, and with it all its sessions.
     EndIncarnation(EndIncarnation),
+    /// From now on the cluster may be written in a newer format.
+    RaiseFormat(RaiseFormat),
 }
 
 /// The first byte of an encoded command. Values are never used again for something else.
@@ -71,6 +73,7 @@ mod tag {
     pub(super) const SET_NODE: u8 = 49;
     pub(super) const REGISTER_GATEWAY: u8 = 50;
     pub(super) const END_INCARNATION: u8 = 51;
+    pub(super) const RAISE_FORMAT: u8 = 63;
 }
 
 impl Command {
@@ -91,6 +94,7 @@ impl Command {
             Self::SetNode(c) => put(out, tag::SET_NODE, |out| c.encode(out)),
             Self::RegisterGateway(c) => put(out, tag::REGISTER_GATEWAY, |out| c.encode(out)),
             Self::EndIncarnation(c) => put(out, tag::END_INCARNATION, |out| c.encode(out)),
+            Self::RaiseFormat(c) => put(out, tag::RAISE_FORMAT, |out| c.encode(out)),
         }
     }
 
@@ -117,6 +121,7 @@ impl Command {
             tag::SET_NODE => Self::SetNode(SetNode::decode(reader)?),
             tag::REGISTER_GATEWAY => Self::RegisterGateway(RegisterGateway::decode(reader)?),
             tag::END_INCARNATION => Self::EndIncarnation(EndIncarnation::decode(reader)?),
+            tag::RAISE_FORMAT => Self::RaiseFormat(RaiseFormat::decode(reader)?),
             tag => return Err(DecodeError::Tag { what: "command", tag, at }),
         };
         Ok(DecodedCommand { command, record })

@@ -15,6 +15,7 @@ mod clock;
 mod codec;
 pub mod command;
 mod device;
+mod format;
 pub mod fs;
 mod id_files;
 pub mod limits;
@@ -38,10 +39,11 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use codec::DecodeError;
 pub use command::{
     Ack, Claim, Command, EndIncarnation, Enqueue, EntryBuilder, EntryReader, GatewayKind, Init,
-    InitCluster, MessageKind, Purge, PushError, RegisterGateway, Release, Rules, SetNode, Sweep,
-    Unregister,
+    InitCluster, MessageKind, Purge, PushError, RaiseFormat, RegisterGateway, Release, Rules,
+    SetNode, Sweep, Unregister,
 };
 pub use device::{ALL_DEVICES, DeviceId, PRIMARY_DEVICE, Session, is_valid_user};
+pub use format::{FORMAT_NEWEST, FORMAT_OLDEST, Formats};
 pub use log_id::{EntryPayload, GroupId, LogId, META_GROUP, group_of_shard};
 pub use position::Position;
 pub use reply::{

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use switchboard_engine::{
     Ack, Claim, Command, DeviceId, EndIncarnation, Enqueue, EntryBuilder, EntryReader, GatewayKind,
-    Init, InitCluster, MessageKind, Purge, RegisterGateway, Release, Rules, SetNode, Sweep,
-    Unregister,
+    Init, InitCluster, MessageKind, Purge, RaiseFormat, RegisterGateway, Release, Rules, SetNode,
+    Sweep, Unregister,
 };
 
 fn device() -> impl Strategy<Value = DeviceId> {
@@ -74,6 +74,7 @@ fn command() -> impl Strategy<Value = Command> {
         (any::<u32>(), any::<u64>()).prop_map(|(gateway_id, incarnation)| {
             Command::EndIncarnation(EndIncarnation { gateway_id, incarnation })
         }),
+        any::<u32>().prop_map(|to| Command::RaiseFormat(RaiseFormat { to })),
     ]
 }
 

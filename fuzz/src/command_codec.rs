@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use switchboard_engine::{
     Command, DeviceId, EndIncarnation, EntryBuilder, EntryReader, GatewayKind, Init, InitCluster,
-    Purge, PushError, RegisterGateway, Release, Rules, SetNode, Sweep, Unregister,
+    Purge, PushError, RaiseFormat, RegisterGateway, Release, Rules, SetNode, Sweep, Unregister,
     command::{DecodedCommand, ENTRY_HEAD_BYTES, RecordHead},
 };
 
@@ -91,5 +91,6 @@ fn meta_entry() -> Vec<u8> {
     let (kind, name) = (GatewayKind::Gateway, "gw".to_owned());
     push(Command::RegisterGateway(RegisterGateway { kind, name, address }));
     push(Command::EndIncarnation(EndIncarnation { gateway_id: 1, incarnation: 2 }));
+    push(Command::RaiseFormat(RaiseFormat { to: 2 }));
     builder.finish().to_vec()
 }

@@ -1,4 +1,5 @@
-//! Fuzz targets of the engine: bytes that nobody has thought of, against what the engine promises.
+//! Fuzz targets of the engine, and of what replicas say to each other: bytes that nobody has thought of,
+//! against what is promised.
 //!
 //! ```text
 //!   libFuzzer ──bytes──▶ fuzz_targets/NAME.rs ──▶ src/NAME.rs: run(bytes)
@@ -13,6 +14,7 @@
 //! | [`checkpoint_load`] | a checkpoint, CRCs made right | loads or not; what loads is written and loaded again to the same state hash |
 //! | [`state_model`] | commands, restarts, checkpoints | the shard answers as a model of ordinary maps does |
 //! | [`export_import`] | an export, CRCs made right | is taken whole or changes nothing; what was taken is exported and taken again to the same state hash |
+//! | [`peer_codec`] | a message between replicas | decodes or not; what decodes is encoded, decoded and encoded again to the same bytes |
 //!
 //! A target is a function of its bytes: it reads no clock, file or randomness of the system. The engine may
 //! load and recover on several threads, whose order changes no answer; so an artifact repeats, while edges
@@ -28,6 +30,7 @@ pub mod frames;
 pub mod input;
 pub mod log_recovery;
 mod model;
+pub mod peer_codec;
 pub mod sections;
 pub mod state_model;
 mod world;
@@ -72,5 +75,6 @@ mod tests {
         check(checkpoint_load::seeds(), checkpoint_load::run);
         check(state_model::seeds(), state_model::run);
         check(export_import::seeds(), export_import::run);
+        check(peer_codec::seeds(), peer_codec::run);
     }
 }

@@ -51,7 +51,8 @@ fn stores_more(command: &Command) -> bool {
         | Command::InitCluster(_)
         | Command::SetNode(_)
         | Command::RegisterGateway(_)
-        | Command::EndIncarnation(_) => false,
+        | Command::EndIncarnation(_)
+        | Command::RaiseFormat(_) => false,
     }
 }
 

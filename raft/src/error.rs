@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use switchboard_engine::log::LogOpenError;
-use switchboard_engine::{GroupId, ShardOpenError, Status};
+use switchboard_engine::{Formats, GroupId, ShardOpenError, Status};
 
 use crate::types::NodeId;
 
@@ -149,6 +149,17 @@ pub enum NodeOpenError {
     /// A group could not be started.
     #[error(transparent)]
     Group(#[from] GroupOpenError),
+    /// The cluster has been raised to a format that this node cannot read.
+    #[error(
+        "the cluster is written in format {active}; this node reads {formats}: run a release that reads \
+         format {active}"
+    )]
+    Format {
+        /// The cluster's.
+        active: u32,
+        /// The node's.
+        formats: Formats,
+    },
 }
 
 /// Why a node could not be made a cluster of its own.
@@ -259,6 +270,17 @@ pub enum NodeFailure {
     /// A write or sync of the log failed.
     #[error("the log is closed after a failure")]
     Log,
+    /// The cluster was raised to a format that this node cannot read.
+    #[error(
+        "the cluster was raised to format {active}; this node reads {formats}: run a release that reads \
+         format {active}"
+    )]
+    Format {
+        /// The cluster's.
+        active: u32,
+        /// The node's.
+        formats: Formats,
+    },
 }
 
 impl From<GroupOpenError> for InitializeError {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use switchboard_engine::log::Log;
+use switchboard_engine::{Formats, META_GROUP, MetaState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,7 @@ pub(crate) async fn watch_disk(log: Log, admission: Arc<Admission>, stop: Cancel
 pub(crate) async fn watch_failures(
     log: Log,
     groups: impl Fn() -> Vec<Arc<Group>> + Send,
+    formats: Formats,
     failure: watch::Sender<Option<NodeFailure>>,
     stop: CancellationToken,
 ) {
@@ -39,7 +41,7 @@ pub(crate) async fn watch_failures(
             () = stop.cancelled() => return,
             _ = looks.tick() => {}
         }
-        if let Some(found) = find_failure(&log, &groups()).await {
+        if let Some(found) = find_failure(&log, &groups(), formats).await {
             tracing::error!(%found, "the node cannot go on");
             failure.send_replace(Some(found));
             return;
@@ -47,7 +49,17 @@ pub(crate) async fn watch_failures(
     }
 }
 
-async fn find_failure(log: &Log, groups: &[Arc<Group>]) -> Option<NodeFailure> {
+/// The format that the meta group has been raised to, and those of this node, if it is not among them.
+pub(crate) fn unreadable(meta: &Group, formats: Formats) -> Option<(u32, Formats)> {
+    let active = meta.shard().meta(MetaState::format);
+    (!formats.reads(active)).then_some((active, formats))
+}
+
+async fn find_failure(log: &Log, groups: &[Arc<Group>], formats: Formats) -> Option<NodeFailure> {
+    let meta = groups.iter().find(|group| group.id() == META_GROUP);
+    if let Some((active, formats)) = meta.and_then(|meta| unreadable(meta, formats)) {
+        return Some(NodeFailure::Format { active, formats });
+    }
     let mut stopped = None;
     for group in groups {
         // Asked of openraft itself: its metrics stay as they were when it panics.
@@ -73,12 +85,12 @@ mod tests {
         options.files = Arc::new(SimFiles::new(1));
         options.log.segment_bytes = limits::SEGMENT_BYTES_MIN;
         let node = Node::open(options).await.expect("opens");
-        assert_eq!(find_failure(node.log(), &node.groups()).await, None);
+        assert_eq!(find_failure(node.log(), &node.groups(), Formats::OF_THIS_BUILD).await, None);
 
         // The task of openraft that answers this question is gone with it.
         let asked = node.meta().raft().with_raft_state(|_| -> () { panic!("on purpose") }).await;
         assert!(asked.is_err(), "{asked:?}");
-        let found = find_failure(node.log(), &node.groups()).await;
+        let found = find_failure(node.log(), &node.groups(), Formats::OF_THIS_BUILD).await;
         assert!(matches!(found, Some(NodeFailure::Group { group: 0, .. })), "{found:?}");
         node.shutdown().await;
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryFutureExt, TryStreamExt, stream};
 use parking_lot::{Mutex, RwLock};
 use switchboard_engine::log::Log;
-use switchboard_engine::{GroupId, META_GROUP, group_of_shard};
+use switchboard_engine::{Formats, GroupId, META_GROUP, group_of_shard};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use crate::checkpointer::{Checkpointer, Policy};
 use crate::clocks::{self, Clocks, peers_of};
 use crate::error::{NodeFailure, NodeOpenError};
 use crate::group::Group;
-use crate::health::{watch_disk, watch_failures};
+use crate::health::{unreadable, watch_disk, watch_failures};
 use crate::opener::{GroupOpener, blocking};
 use crate::options::{NodeOptions, check};
 use crate::shard_of::shard_of;
@@ -93,6 +93,11 @@ impl Node {
         let admission = Arc::new(Admission::default());
         let opener = GroupOpener { options, log, snapshots, admission, clocks };
         let meta = opener.open(META_GROUP).await?;
+        if let Some((active, formats)) = unreadable(&meta, opener.options.formats) {
+            // Before it takes part in anything: it must not answer what it cannot read.
+            meta.shutdown().await;
+            return Err(NodeOpenError::Format { active, formats });
+        }
         // Loading is work for the processor, so as many at once as there are processors.
         let by_id: BTreeMap<_, _> = stream::iter(opener.known_groups())
             .map(|id| opener.open(id).map_ok(move |group| (id, group)))
@@ -145,6 +150,7 @@ impl Node {
             tokio::spawn(watch_failures(
                 log.clone(),
                 groups,
+                options.formats,
                 self.inner.failure.clone(),
                 stop.clone(),
             )),
@@ -155,6 +161,12 @@ impl Node {
     #[must_use]
     pub fn node_id(&self) -> NodeId {
         self.inner.opener.options.node_id
+    }
+
+    /// The formats that this node reads.
+    #[must_use]
+    pub fn formats(&self) -> Formats {
+        self.inner.opener.options.formats
     }
 
     /// The random id of its disk, written once.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use switchboard_engine::command::Rules;
 use switchboard_engine::fs::{Files, RealFiles};
 use switchboard_engine::log::LogOptions;
-use switchboard_engine::{Clock, ShardOptions, SystemClock};
+use switchboard_engine::{Clock, Formats, ShardOptions, SystemClock};
 
 use crate::error::NodeOpenError;
 use crate::limits;
@@ -43,6 +43,8 @@ pub struct NodeOptions {
     pub checkpoint_bytes: u64,
     /// Bytes of log beyond which whoever pins the oldest segment is checkpointed.
     pub log_bytes_max: u64,
+    /// The formats that this node reads; by default what this build does.
+    pub formats: Formats,
 }
 
 impl NodeOptions {
@@ -62,6 +64,7 @@ impl NodeOptions {
             waiting_bytes_max: limits::WAITING_BYTES_MAX,
             checkpoint_bytes: limits::CHECKPOINT_BYTES,
             log_bytes_max: limits::LOG_BYTES_MAX,
+            formats: Formats::OF_THIS_BUILD,
         }
     }
 }

@@ -47,6 +47,14 @@ impl Client {
         .await
     }
 
+    /// Raises the format that the cluster is written in; see `ClusterService.Upgrade`.
+    pub async fn upgrade(&self, request: v1::UpgradeRequest) -> Result<v1::UpgradeResponse, Error> {
+        self.ask(Repeat::Harmless, move |node| async move {
+            Ok(node.cluster().upgrade(request).await?.into_inner())
+        })
+        .await
+    }
+
     /// Whether the replicas of these shards agree; of all shards if none is named.
     pub async fn compare_replicas(
         &self,

@@ -45,7 +45,8 @@ impl Command {
             | Self::Sweep(_)
             | Self::Tick
             | Self::InitCluster(_)
-            | Self::EndIncarnation(_) => Ok(()),
+            | Self::EndIncarnation(_)
+            | Self::RaiseFormat(_) => Ok(()),
         }
     }
 
@@ -78,6 +79,7 @@ impl Command {
             Self::SetNode(c) => 8 + 2 + c.address.len() + 16,
             Self::RegisterGateway(c) => 1 + 2 + c.name.len() + 2 + c.address.len(),
             Self::EndIncarnation(_) => 4 + 8,
+            Self::RaiseFormat(_) => 4,
         }
     }
 }

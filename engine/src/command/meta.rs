@@ -75,6 +75,14 @@ pub struct EndIncarnation {
     pub incarnation: u64,
 }
 
+/// Raises the format that the cluster is written in. Proposed only when every node can read it, which
+/// whoever proposes it has asked them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaiseFormat {
+    /// The format from now on. It never goes down.
+    pub to: u32,
+}
+
 impl InitCluster {
     pub(super) fn encode(&self, out: &mut BytesMut) {
         out.put_slice(&self.cluster_id);
@@ -128,5 +136,15 @@ impl EndIncarnation {
 
     pub(super) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self { gateway_id: reader.u32()?, incarnation: reader.u64()? })
+    }
+}
+
+impl RaiseFormat {
+    pub(super) fn encode(&self, out: &mut BytesMut) {
+        out.put_u32_le(self.to);
+    }
+
+    pub(super) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self { to: reader.u32()? })
     }
 }

@@ -264,6 +264,7 @@ fn refusal(command: &Command, status: Status) -> Reply {
         | Command::SetRules(_)
         | Command::Tick
         | Command::InitCluster(_)
-        | Command::SetNode(_) => Reply::Done(status),
+        | Command::SetNode(_)
+        | Command::RaiseFormat(_) => Reply::Done(status),
     }
 }

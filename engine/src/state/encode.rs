@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::{
     mailbox::Mailbox,
     message::{Message, Place},
-    meta::{ClusterInfo, GatewayInfo, MetaState, NodeInfo},
+    meta::{ClusterInfo, FORMAT_FIRST, GatewayInfo, MetaState, NodeInfo},
     user::{Device, SessionRecord, User},
 };
 use crate::{
@@ -26,6 +26,12 @@ const MESSAGES: u8 = 4;
 const SEEN: u8 = 8;
 /// Not the primary device alone: a count follows, then number and form of each device.
 const SEVERAL: u8 = 0x80;
+
+/// Whether the meta state has a cluster: none yet; one in the first format; one that was raised to another
+/// format, which follows.
+const NO_CLUSTER: u8 = 0;
+const CLUSTER: u8 = 1;
+const RAISED: u8 = 2;
 
 /// Bytes of a session.
 const SESSION_BYTES: usize = 4 * 8 + 4;
@@ -272,10 +278,15 @@ pub(crate) fn decode_counts(bytes: Bytes) -> Result<u64, DecodeError> {
 
 /// Appends the meta state.
 pub(crate) fn encode_meta(out: &mut BytesMut, meta: &MetaState) {
-    out.put_u8(u8::from(meta.cluster.is_some()));
-    if let Some(cluster) = &meta.cluster {
+    let is_raised = meta.format != FORMAT_FIRST;
+    let cluster = meta.cluster.as_ref();
+    out.put_u8(cluster.map_or(NO_CLUSTER, |_| if is_raised { RAISED } else { CLUSTER }));
+    if let Some(cluster) = cluster {
         out.put_slice(&cluster.cluster_id);
         out.put_u32_le(cluster.shards);
+        if is_raised {
+            out.put_u32_le(meta.format);
+        }
     }
     out.put_u64_le(meta.version);
     out.put_u32_le(meta.gateway_id_last);
@@ -301,8 +312,19 @@ pub(crate) fn encode_meta(out: &mut BytesMut, meta: &MetaState) {
 pub(crate) fn decode_meta(bytes: Bytes) -> Result<MetaState, DecodeError> {
     let mut reader = Reader::new(bytes);
     let mut meta = MetaState::default();
-    if reader.bool("presence of the cluster")? {
+    let at = reader.at();
+    let form = reader.u8()?;
+    if form > RAISED {
+        return Err(DecodeError::Tag { what: "presence of the cluster", tag: form, at });
+    }
+    if form != NO_CLUSTER {
         meta.cluster = Some(ClusterInfo { cluster_id: reader.array()?, shards: reader.u32()? });
+    }
+    if form == RAISED {
+        meta.format = reader.u32()?;
+        if meta.format <= FORMAT_FIRST {
+            return Err(DecodeError::Range { what: "format", at });
+        }
     }
     meta.version = reader.u64()?;
     meta.gateway_id_last = reader.u32()?;

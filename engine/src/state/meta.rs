@@ -6,10 +6,14 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    command::{EndIncarnation, GatewayKind, InitCluster, RegisterGateway, SetNode},
+    command::{EndIncarnation, GatewayKind, InitCluster, RaiseFormat, RegisterGateway, SetNode},
     limits::{GATEWAYS_MAX, GENERATION_MAX, NODES_MAX, SHARDS_MAX},
     reply::{Registered, Status},
 };
+
+/// The format in which every cluster begins. Fixed for good: it is what a state without a word about it
+/// means.
+pub(crate) const FORMAT_FIRST: u32 = 1;
 
 /// What is fixed when a cluster is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +55,27 @@ pub struct GatewayInfo {
 }
 
 /// The state of the meta group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaState {
     pub(crate) cluster: Option<ClusterInfo>,
     pub(crate) version: u64,
     pub(crate) nodes: BTreeMap<u64, NodeInfo>,
     pub(crate) gateways: BTreeMap<u32, GatewayInfo>,
     pub(crate) gateway_id_last: u32,
+    pub(crate) format: u32,
+}
+
+impl Default for MetaState {
+    fn default() -> Self {
+        Self {
+            cluster: None,
+            version: 0,
+            nodes: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+            gateway_id_last: 0,
+            format: FORMAT_FIRST,
+        }
+    }
 }
 
 impl MetaState {
@@ -74,6 +92,11 @@ impl MetaState {
     /// Position of the last command that changed anything here; 0 if none did.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The format that the cluster is written in: every member reads it.
+    pub fn format(&self) -> u32 {
+        self.format
     }
 
     /// All nodes, by id.
@@ -134,6 +157,16 @@ impl MetaState {
         self.version = version;
         self.nodes.clear();
         self.gateways.values_mut().for_each(|gateway| gateway.live = false);
+    }
+
+    pub(super) fn raise_format(&mut self, command: &RaiseFormat) -> Status {
+        // Not held against what this build reads: apply is the same on every build. A node that cannot
+        // read it stops by itself.
+        if command.to < self.format {
+            return Status::Invalid;
+        }
+        self.format = command.to;
+        Status::Ok
     }
 
     pub(super) fn register(

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use switchboard_engine::{
-    Command, EndIncarnation, GatewayKind, Init, InitCluster, META_GROUP, Position, RegisterGateway,
-    Reply, Rules, SetNode, Shard, ShardOpenError, ShardOptions, Status, Sweep, Unregister,
+    Command, EndIncarnation, GatewayKind, Init, InitCluster, META_GROUP, Position, RaiseFormat,
+    RegisterGateway, Reply, Rules, SetNode, Shard, ShardOpenError, ShardOptions, Status, Sweep,
+    Unregister,
     limits::{DAY_MS, USER_BUCKETS},
 };
 
@@ -180,6 +181,9 @@ fn the_meta_group_keeps_names_and_lets_incarnations_rise() {
     assert_eq!(first.gateway_id, second.gateway_id);
     assert_ne!(first.gateway_id, chat.gateway_id);
     assert!(second.incarnation > first.incarnation);
+    let raise = |to| Command::RaiseFormat(RaiseFormat { to });
+    assert_eq!(driver.one(all, raise(2)), Reply::Done(Status::Ok));
+    assert_eq!(driver.one(all, raise(1)), Reply::Done(Status::Invalid), "a format never goes down");
     let end = |gateway_id, incarnation| {
         Command::EndIncarnation(EndIncarnation { gateway_id, incarnation })
     };
@@ -188,7 +192,7 @@ fn the_meta_group_keeps_names_and_lets_incarnations_rise() {
     assert_eq!(late, Reply::Ended(Status::Ok));
     let check = |shard: &Shard, second_ended: bool| {
         shard.meta(|meta| {
-            assert_eq!((meta.shards(), meta.nodes().count()), (16, 1));
+            assert_eq!((meta.shards(), meta.nodes().count(), meta.format()), (16, 1, 2));
             assert!(meta.has_ended(first.gateway_id, first.incarnation));
             assert_eq!(meta.has_ended(second.gateway_id, second.incarnation), second_ended);
             assert!(!meta.has_ended(second.gateway_id, second.incarnation + 1), "newer is live");

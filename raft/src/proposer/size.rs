@@ -24,7 +24,8 @@ pub(crate) fn command_bytes(command: &Command) -> usize {
         | Command::Sweep(_)
         | Command::Tick
         | Command::InitCluster(_)
-        | Command::EndIncarnation(_) => 0,
+        | Command::EndIncarnation(_)
+        | Command::RaiseFormat(_) => 0,
     };
     COMMAND_OVERHEAD_BYTES + variable
 }

@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use futures::Stream;
 use switchboard_api::v1::{self, cluster_service_server::ClusterService};
+use switchboard_engine::MetaState;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -58,6 +59,14 @@ impl ClusterService for Cluster {
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
         self.0.check_operator(&request, "TransferLeader")?;
         self.0.transfer_leader(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn upgrade(
+        &self,
+        request: Request<v1::UpgradeRequest>,
+    ) -> Result<Response<v1::UpgradeResponse>, Status> {
+        self.0.check_operator(&request, "Upgrade")?;
+        self.0.upgrade(request.into_inner()).await.map(Response::new)
     }
 
     async fn compare_replicas(
@@ -149,6 +158,7 @@ impl Service {
         });
         let shards = shards.collect();
         let log = self.node.log().stats();
+        let formats = self.node.formats();
         v1::StatusResponse {
             node_id: self.node.node_id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -158,6 +168,9 @@ impl Service {
             log_bytes: log.bytes_total,
             nodes: self.node.meta().shard().meta(nodes),
             shards,
+            format_oldest: formats.oldest,
+            format_newest: formats.newest,
+            format_active: self.active_format(),
         }
     }
 
@@ -187,7 +200,7 @@ impl Service {
     }
 }
 
-fn nodes(meta: &switchboard_engine::MetaState) -> Vec<v1::NodeInfo> {
+fn nodes(meta: &MetaState) -> Vec<v1::NodeInfo> {
     let info = |node: &switchboard_engine::NodeInfo| v1::NodeInfo {
         node_id: node.node_id,
         address: node.address.clone(),

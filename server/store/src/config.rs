@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use switchboard_api::limits as contract;
-use switchboard_engine::Rules;
+use switchboard_engine::{Formats, Rules};
 use switchboard_process::{
     config::{Config, Faults},
     telemetry::LogConfig,
@@ -45,6 +45,9 @@ pub struct StoreConfig {
     pub limits: LimitsConfig,
     /// What the process says on standard error.
     pub log: LogConfig,
+    /// The formats that the node reads: those of this build, and no matter of configuration.
+    #[serde(skip)]
+    pub formats: Formats,
 }
 
 /// Limits of mailboxes, devices and dedup. They are part of the replicated state of a shard: a change
@@ -88,6 +91,7 @@ impl Default for StoreConfig {
             limits: LimitsConfig::default(),
             // openraft tells every election of every group at INFO.
             log: LogConfig { filter: "info,openraft=error".to_owned(), ..LogConfig::default() },
+            formats: Formats::OF_THIS_BUILD,
         }
     }
 }

@@ -15,6 +15,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     limits::RETRY_AFTER,
     peers::{BookError, Refusal},
+    upgrade::UpgradeError,
 };
 
 const DOMAIN: &str = "switchboard";
@@ -169,6 +170,16 @@ pub(crate) fn transfer(error: &TransferError) -> Status {
         }
         TransferError::Stopped => stopping(),
     }
+}
+
+/// The format stays as it is.
+pub(crate) fn upgrade(error: &UpgradeError) -> Status {
+    let (code, reason) = match error {
+        UpgradeError::Silent { .. } => (Code::Unavailable, "NODE_UNREACHABLE"),
+        UpgradeError::Unreadable { .. } => (Code::FailedPrecondition, "FORMAT_NOT_READ"),
+        UpgradeError::Down { .. } => (Code::FailedPrecondition, "FORMAT_DOWN"),
+    };
+    status(code, reason, error.to_string(), None)
 }
 
 /// A shard that there is not.

@@ -172,6 +172,9 @@ impl Service {
             }
             Call::Status(v1::StatusRequest {}) => Ok(Answer::Status(self.status())),
             Call::ReadPoint(request) => self.read_point_here(request).await.map(Answer::ReadPoint),
+            Call::RaiseFormat(request) => {
+                self.raise_format_here(request).await.map(Answer::RaiseFormat)
+            }
             Call::StateHash(request) => self.state_hash_here(request).await.map(Answer::StateHash),
         };
         let answer = answer.unwrap_or_else(|status| {

@@ -40,6 +40,7 @@ mod server;
 mod service;
 mod session;
 mod sweep;
+mod upgrade;
 
 pub use config::{LimitsConfig, StoreConfig};
 pub use peers::BookError;

@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use switchboard_api::v1::{self, forwarded_answer, forwarded_call, peer_answer, peer_call};
-use switchboard_engine::GroupId;
+use switchboard_engine::{Formats, GroupId};
 use switchboard_raft::{
     NodeId, PeerRequest, PeerResponse, RaftVote, SnapshotFile, Transport, TransportError,
 };
@@ -41,6 +41,7 @@ use crate::{errors, limits};
 /// The other nodes of this node's cluster; none until it has one.
 pub(crate) struct Peers {
     node_id: NodeId,
+    formats: Formats,
     data: PathBuf,
     stop: CancellationToken,
     /// A lock, because the services read it while a founding changes it; held to copy or to swap.
@@ -63,12 +64,13 @@ impl Peers {
     /// disk is known: see [`Self::connect`].
     pub(crate) fn open(
         node_id: NodeId,
+        formats: Formats,
         data: PathBuf,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, BookError> {
         let book = Book::load(&data)?.map(Arc::new);
         let state = RwLock::new(State { book, ..State::default() });
-        Ok(Arc::new(Self { node_id, data, stop, state }))
+        Ok(Arc::new(Self { node_id, formats, data, stop, state }))
     }
 
     /// The cluster that this node is a member of.
@@ -95,7 +97,7 @@ impl Peers {
         let mut state = self.state.write();
         let Some(book) = state.book.clone() else { return };
         for member in book.members.iter().filter(|member| member.node_id != self.node_id) {
-            let hello = check::hello(&book, self.node_id, disk_id, member);
+            let hello = check::hello(&book, self.node_id, disk_id, self.formats, member);
             let dial = || Link::start(&member.address, hello.clone(), self.stop.clone());
             let links = Links { raft: dial(), forwarded: dial() };
             state.links.entry(member.node_id).or_insert_with(|| Arc::new(links));

@@ -134,7 +134,7 @@ pub async fn start_with(
     let serve = |reason: String| StartError::Serve { reason };
     let grpc_address = grpc.local_addr().map_err(|e| serve(e.to_string()))?;
     let shutdown = Shutdown::new();
-    let peers = Peers::open(config.node_id, config.data.clone(), shutdown.token())?;
+    let peers = Peers::open(config.node_id, config.formats, config.data.clone(), shutdown.token())?;
     let node = open(&config, &environment, &peers, grpc_address).await?;
     let clock = environment.clock;
     let service = Arc::new(Service {
@@ -187,6 +187,7 @@ async fn open(
     options.files = environment.files.clone();
     options.transport = peers.clone();
     options.rules = config.limits.rules();
+    options.formats = config.formats;
     options.waiting_items_max = config.limits.waiting_items_max;
     options.waiting_bytes_max = config.limits.waiting_bytes_max;
     options.checkpoint_bytes = config.checkpoint_bytes;

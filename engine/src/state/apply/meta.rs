@@ -31,6 +31,7 @@ pub(super) fn apply(
         Command::RegisterGateway(c) => {
             Reply::Registered(meta.register(c, context.position.get(), context.now_ms))
         }
+        Command::RaiseFormat(c) => Reply::Done(meta.raise_format(c)),
         Command::EndIncarnation(c) => Reply::Ended(meta.end_incarnation(c)),
         other => refusal(other, Status::Invalid),
     }

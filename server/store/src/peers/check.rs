@@ -1,6 +1,7 @@
 //! Whether two nodes are who they take each other for: pure decisions.
 
 use switchboard_api::v1::PeerHello;
+use switchboard_engine::Formats;
 use switchboard_raft::{Member, NodeId};
 
 use super::book::Book;
@@ -24,6 +25,10 @@ pub(crate) enum Refusal {
     #[error("node {node} is not a member of this cluster")]
     NotMember { node: NodeId },
     #[error(
+        "the cluster is written in format {active}; node {node} reads {formats}: upgrade it before it joins"
+    )]
+    Format { node: NodeId, active: u32, formats: Formats },
+    #[error(
         "node {node} has another disk than the one it joined with: what it promised and stored is \
          gone, so it must not vote"
     )]
@@ -39,13 +44,20 @@ impl Refusal {
             Self::OtherCluster => "OTHER_CLUSTER",
             Self::OtherNode { .. } => "OTHER_NODE",
             Self::NotMember { .. } => "NOT_MEMBER",
+            Self::Format { .. } => "FORMAT_NOT_READ",
             Self::OtherDisk { .. } => "OTHER_DISK",
         }
     }
 }
 
 /// What a node says first to a member of its cluster.
-pub(crate) fn hello(book: &Book, node_id: NodeId, disk_id: [u8; 16], to: &Member) -> PeerHello {
+pub(crate) fn hello(
+    book: &Book,
+    node_id: NodeId,
+    disk_id: [u8; 16],
+    formats: Formats,
+    to: &Member,
+) -> PeerHello {
     PeerHello {
         protocol: PROTOCOL,
         cluster_id: book.cluster_id.to_vec().into(),
@@ -53,15 +65,18 @@ pub(crate) fn hello(book: &Book, node_id: NodeId, disk_id: [u8; 16], to: &Member
         from_disk_id: disk_id.to_vec().into(),
         to_node_id: to.node_id,
         to_disk_id: to.disk_id.to_vec().into(),
+        format_oldest: formats.oldest,
+        format_newest: formats.newest,
     }
 }
 
-/// Whether the node that said this may go on.
+/// Whether the node that said this may go on, in a cluster that is written in this format.
 pub(crate) fn check(
     hello: &PeerHello,
     book: Option<&Book>,
     node_id: NodeId,
     disk_id: [u8; 16],
+    active: u32,
 ) -> Result<(), Refusal> {
     if hello.protocol != PROTOCOL {
         return Err(Refusal::Version { found: hello.protocol });
@@ -82,6 +97,12 @@ pub(crate) fn check(
     if hello.from_disk_id != member.disk_id.as_slice() {
         return Err(Refusal::OtherDisk { node });
     }
+    // A node that does not say reads the first format.
+    let formats =
+        Formats { oldest: hello.format_oldest.max(1), newest: hello.format_newest.max(1) };
+    if !formats.reads(active) {
+        return Err(Refusal::Format { node, active, formats });
+    }
     Ok(())
 }
 
@@ -97,11 +118,15 @@ mod tests {
             disk_id: [node_id as u8; 16],
         };
         let book = Book { cluster_id: [7; 16], members: (1..=3).map(member).collect() };
-        let good = hello(&book, 1, [1; 16], &member(2));
-        let judge = |hello: &PeerHello| check(hello, Some(&book), 2, [2; 16]);
+        let formats = Formats { oldest: 1, newest: 1 };
+        let good = hello(&book, 1, [1; 16], formats, &member(2));
+        let judge = |hello: &PeerHello| check(hello, Some(&book), 2, [2; 16], 1);
         assert_eq!(judge(&good), Ok(()));
-        assert_eq!(check(&good, None, 2, [2; 16]), Err(Refusal::NoCluster));
-        assert_eq!(check(&good, Some(&book), 2, [9; 16]), Err(Refusal::OtherDisk { node: 2 }));
+        assert_eq!(check(&good, None, 2, [2; 16], 1), Err(Refusal::NoCluster));
+        let other_disk = check(&good, Some(&book), 2, [9; 16], 1);
+        assert_eq!(other_disk, Err(Refusal::OtherDisk { node: 2 }));
+        let raised = check(&good, Some(&book), 2, [2; 16], 2);
+        assert_eq!(raised, Err(Refusal::Format { node: 1, active: 2, formats }));
         let newer = PeerHello { protocol: 2, ..good.clone() };
         assert_eq!(judge(&newer), Err(Refusal::Version { found: 2 }));
         let foreign = PeerHello { cluster_id: vec![8; 16].into(), ..good.clone() };

@@ -137,19 +137,23 @@ impl Service {
     fn check_peer(&self, hello: Option<&v1::PeerHello>) -> Result<(), Status> {
         let hello = hello.cloned().unwrap_or_default();
         let book = self.peers.book();
-        check(&hello, book.as_deref(), self.node.node_id(), self.node.disk_id())
+        let (node_id, disk_id) = (self.node.node_id(), self.node.disk_id());
+        check(&hello, book.as_deref(), node_id, disk_id, self.active_format())
             .map_err(|refusal| errors::peer_refused(&refusal))
     }
 
     /// What this node says of itself to who makes a cluster.
     pub(crate) fn identity(&self) -> v1::IdentifyResponse {
         let of_book = self.peers.book().map(|book| book.cluster_id);
+        let formats = self.node.formats();
         let of_meta = self.node.meta().shard().meta(|meta| meta.cluster()).map(|c| c.cluster_id);
         v1::IdentifyResponse {
             protocol: PROTOCOL,
             node_id: self.node.node_id(),
             disk_id: self.node.disk_id().to_vec().into(),
             cluster_id: of_book.or(of_meta).map_or_else(Vec::new, |id| id.to_vec()).into(),
+            format_oldest: formats.oldest,
+            format_newest: formats.newest,
         }
     }
 

@@ -13,4 +13,5 @@ mod reading;
 mod restarting;
 mod serving;
 mod sessions;
+mod upgrading;
 mod watching;

@@ -6,6 +6,7 @@ use switchboard_api::v1::{
     self, ItemStatus, NodeInfo, claim_request, compare_replicas_response::Outcome,
     register_request::Kind,
 };
+use switchboard_engine::Formats;
 use switchboard_store::StoreConfig;
 use tempfile::TempDir;
 use tonic::Code;
@@ -17,18 +18,23 @@ use crate::harness::{
 /// Longest wait for anything; reached by a hang only.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-struct Nodes {
-    dirs: Vec<TempDir>,
-    stores: Vec<Store>,
+pub(crate) struct Nodes {
+    pub(crate) dirs: Vec<TempDir>,
+    pub(crate) stores: Vec<Store>,
 }
 
 impl Nodes {
     /// Three nodes that wait for a cluster.
     async fn waiting() -> Self {
+        Self::waiting_reading([Formats::OF_THIS_BUILD; 3]).await
+    }
+
+    /// The same, each of a release that reads these formats.
+    async fn waiting_reading(formats: [Formats; 3]) -> Self {
         let mut nodes = Self { dirs: Vec::new(), stores: Vec::new() };
-        for node_id in 1..=3 {
+        for (node_id, formats) in (1..).zip(formats) {
             let dir = tempfile::tempdir().unwrap();
-            let config = StoreConfig { node_id, single: false, ..config(dir.path()) };
+            let config = StoreConfig { node_id, single: false, formats, ..config(dir.path()) };
             nodes.stores.push(start_configured(config).await.expect("it starts"));
             nodes.dirs.push(dir);
         }
@@ -45,7 +51,12 @@ impl Nodes {
 
     /// A cluster of three.
     async fn made() -> Self {
-        let mut nodes = Self::waiting().await;
+        Self::made_reading([Formats::OF_THIS_BUILD; 3]).await
+    }
+
+    /// A cluster of three that read these formats.
+    pub(crate) async fn made_reading(formats: [Formats; 3]) -> Self {
+        let mut nodes = Self::waiting_reading(formats).await;
         let init = nodes.init();
         let made = nodes.stores[0].cluster.init_cluster(init.clone()).await.unwrap().into_inner();
         assert_eq!((made.shards, made.cluster_id.len()), (4, 32));
@@ -59,7 +70,7 @@ impl Nodes {
     }
 
     /// Waits until all replicas of all shards have the same state at the same index.
-    async fn assert_equal_replicas(&mut self) {
+    pub(crate) async fn assert_equal_replicas(&mut self) {
         let request = v1::CompareReplicasRequest { shards: Vec::new() };
         let compared = self.stores[0].cluster.compare_replicas(request).await.unwrap().into_inner();
         assert_eq!(compared.shards.len(), 4);
@@ -69,7 +80,7 @@ impl Nodes {
         }
     }
 
-    async fn shutdown(self) {
+    pub(crate) async fn shutdown(self) {
         for store in self.stores {
             store.running.shutdown().await;
         }
@@ -95,8 +106,18 @@ async fn register(store: &mut Store, name: &str) -> (u32, u64) {
     tokio::time::timeout(DEADLINE, registered).await.expect("registered")
 }
 
+/// Waits until something holds.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let held = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, held).await.expect(what);
+}
+
 /// Enqueues until it is accepted, as a sender does.
-async fn send(store: &mut Store, to: &str, n: u64) {
+pub(crate) async fn send(store: &mut Store, to: &str, n: u64) {
     let sent = async {
         loop {
             let item = message("alice", to, n, b"hello");

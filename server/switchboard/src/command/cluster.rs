@@ -1,4 +1,6 @@
-//! `cluster init|status`: making a cluster of several store nodes, and how it is.
+//! `cluster init|status|upgrade`: making a cluster of several store nodes, how it is, and its format.
+
+mod upgrade;
 
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ pub(crate) struct Cluster {
 enum Command {
     Init(Init),
     Status(Status),
+    Upgrade(upgrade::Upgrade),
 }
 
 /// Make a cluster of nodes that wait for one; run again, it ends what was cut short
@@ -79,6 +82,7 @@ impl Cluster {
         match self.command {
             Command::Init(init) => init.run(global).await,
             Command::Status(status) => status.run(global).await,
+            Command::Upgrade(upgrade) => upgrade.run(global).await,
         }
     }
 }
