@@ -186,6 +186,7 @@ async fn a_failed_sync_ends_the_node_and_answers_nothing_falsely() {
     let group = match failure {
         NodeFailure::Group { group, .. } => node.group(group).expect("one of its groups"),
         NodeFailure::Log => node.shard_for(USERS[0].as_bytes()).expect("here"),
+        NodeFailure::Format { .. } => panic!("{failure}"),
     };
     let refused = group.propose(vec![Command::Tick]).expect("answered").await;
     assert!(matches!(refused, Err(ProposeError::Stopped | ProposeError::OutcomeUnknown)));
