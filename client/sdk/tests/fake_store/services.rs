@@ -263,7 +263,21 @@ impl GatewayService for Shared {
 
 #[tonic::async_trait]
 impl ClusterService for Shared {
+    type BackupStream = BoxStream<v1::BackupResponse>;
+    type VerifyStream = BoxStream<v1::VerifyResponse>;
     type WatchShardMapStream = BoxStream<WatchShardMapResponse>;
+
+    async fn upgrade(&self, _: Request<v1::UpgradeRequest>) -> Answer<v1::UpgradeResponse> {
+        unimplemented()
+    }
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Answer<Self::BackupStream> {
+        unimplemented()
+    }
+
+    async fn verify(&self, _: Request<v1::VerifyRequest>) -> Answer<Self::VerifyStream> {
+        unimplemented()
+    }
 
     async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
         unimplemented()

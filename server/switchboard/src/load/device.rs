@@ -87,7 +87,7 @@ impl Device {
         let (refused, refusal) = oneshot::channel();
         self.refusals.lock().insert(id, refused);
         let message_id = Bytes::copy_from_slice(&id);
-        let send = Send { message_id, to_user, to_device: 1, ttl_ms, body };
+        let send = Send { message_id, to_user, to_device: 1, ttl_ms, body, to_own_devices: false };
         self.push(client_frame::Frame::Send(send))?;
         Ok(refusal)
     }
