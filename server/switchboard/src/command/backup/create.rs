@@ -55,7 +55,8 @@ impl Create {
         }
         let channel = self.store.channel().await?;
         let mut client = ClusterServiceClient::new(channel);
-        let stream = client.backup(v1::BackupRequest::default()).await.map_err(refused)?;
+        let stream =
+            client.backup(v1::BackupRequest::default()).await.map_err(|status| refused(&status))?;
         let staged = staged(&self.file);
         let mut out = File::create(&staged).map_err(unwritable)?;
         let bar = progress(None).with_message("backing up");
@@ -107,7 +108,8 @@ async fn write(
     let unwritable =
         |error: io::Error| Failure::failed(format!("the backup cannot be written: {error}"));
     let nonsense = || Failure::failed("the store sent something that is no backup");
-    let first = stream.message().await.map_err(refused)?.and_then(|first| first.content);
+    let first =
+        stream.message().await.map_err(|status| refused(&status))?.and_then(|first| first.content);
     let Some(Content::Manifest(sent)) = first else { return Err(nonsense()) };
     let manifest = Manifest {
         cluster_id: <[u8; 16]>::try_from(&sent.cluster_id[..]).map_err(|_| nonsense())?,
@@ -118,7 +120,7 @@ async fn write(
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
     let mut backup = BackupWriter::new(&mut out, &manifest).map_err(unwritable)?;
     let (mut parts, mut bytes) = (0, 0);
-    while let Some(message) = stream.message().await.map_err(refused)? {
+    while let Some(message) = stream.message().await.map_err(|status| refused(&status))? {
         let done = match message.content {
             Some(Content::Part(part)) => {
                 bytes = 0;
@@ -148,6 +150,6 @@ async fn write(
     Ok(manifest)
 }
 
-fn refused(status: Status) -> Failure {
+fn refused(status: &Status) -> Failure {
     Failure::failed(format!("no backup was made: {}", status.message()))
 }
