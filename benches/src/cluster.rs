@@ -19,7 +19,7 @@ use crate::{
 /// How long a cluster may take until all of its nodes are ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Names the binary, where it does not lie beside this one.
-const BINARY_VARIABLE: &str = "SWITCHBOARD_BINARY";
+const BINARY_VARIABLE: &str = "BINARY";
 
 /// The store nodes of a cluster.
 pub struct Cluster {
