@@ -25,7 +25,9 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
-    pub(crate) fn of(&self, user: &Bytes, device: u16) -> Session {
+    /// The same, with whose session it is.
+    #[must_use]
+    pub fn of(&self, user: &Bytes, device: u16) -> Session {
         Session {
             device: DeviceId { user: user.clone(), device },
             gateway_id: self.gateway_id,

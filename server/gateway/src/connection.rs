@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     addresses::Admitted,
     conversation::{Action, Ending, Input, Meaning, Now, Talk},
-    gateway::Gateway,
+    gateway::{Gateway, now},
     handshake::{self, Listed, Refused, TakenIn},
     limits::{FAREWELL_MAX, FRAMES_A_TURN_MAX, SETTLE_MAX, TAKEN_BYTES_MIN, WRITE_QUEUE_BYTES_MAX},
     outcome::Outcome,
@@ -127,11 +127,6 @@ async fn due(timer: Option<Pin<Box<Sleep>>>) {
         Some(timer) => timer.await,
         None => std::future::pending().await,
     }
-}
-
-/// The runtime's clock, so that a test's paused one counts.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {

@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use crate::{
-    gateway::Gateway,
+    gateway::{Gateway, now},
     limits::{DRAIN_LOOK_INTERVAL, DRAIN_RATE_DEFAULT, DRAIN_RATE_MAX, DRAIN_SPREAD_MS},
     peers::Event,
 };
@@ -111,7 +111,7 @@ async fn drain(
     let connections = gateway.peers.len() as u64;
     info!(connections, rate_per_s, "draining");
     let mut looks = interval(DRAIN_LOOK_INTERVAL);
-    let mut pace = Pace::new(rate_per_s, tokio::time::Instant::now().into_std());
+    let mut pace = Pace::new(rate_per_s, now());
     let mut waiting = Vec::new();
     loop {
         tokio::select! {
@@ -122,7 +122,7 @@ async fn drain(
             }
             _ = looks.tick() => {}
         }
-        let due = pace.due(tokio::time::Instant::now().into_std());
+        let due = pace.due(now());
         send_away(gateway, &mut waiting, due);
         let left = gateway.peers.len() as u64;
         let done = left == 0;

@@ -202,7 +202,7 @@ impl Gateway {
 }
 
 /// The runtime's clock, so that a test's paused one counts.
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 

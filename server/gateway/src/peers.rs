@@ -21,7 +21,7 @@ use switchboard_api::{
 };
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::{delivery::Page, limits::PUSHES_WAITING_MAX, outcome::Outcome};
+use crate::{delivery::Page, gateway::now, limits::PUSHES_WAITING_MAX, outcome::Outcome};
 
 /// Shards of the table, so that connections do not wait for each other.
 const SHARDS: usize = 64;
@@ -87,8 +87,7 @@ impl Peer {
             incarnation,
             epoch: AtomicU64::new(0),
             high: AtomicU64::new(0),
-            // The runtime's clock, so that a test's paused one counts.
-            since: tokio::time::Instant::now().into_std(),
+            since: now(),
             heard_after_ms: AtomicU64::new(0),
             leaves: AtomicBool::new(false),
             queue: Mutex::default(),

@@ -6,21 +6,16 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
 use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, RecvStream, SendStream,
-    ServerConfig, TokioRuntime, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
+    Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig,
+    VarInt, crypto::rustls::QuicServerConfig,
 };
 use switchboard_api::device::v1::error::Code;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::timeout,
-};
+use tokio::{io::join, time::timeout};
 use tracing::debug;
 
 use crate::{
@@ -29,15 +24,6 @@ use crate::{
     listener,
     socket::Socket,
 };
-
-/// The one stream of a device, and the connection that it belongs to.
-#[derive(Debug)]
-pub(crate) struct QuicStream {
-    send: SendStream,
-    recv: RecvStream,
-    /// Closed when this is dropped.
-    _connection: Connection,
-}
 
 /// Listens; `tls` says with which identity.
 pub(crate) fn endpoint(tls: rustls::ServerConfig, address: SocketAddr) -> io::Result<Endpoint> {
@@ -96,34 +82,6 @@ async fn open(gateway: &Arc<Gateway>, incoming: Incoming) {
             return connection.close(code, Code::HandshakeTimeout.as_str_name().as_bytes());
         }
     };
-    let stream = QuicStream { send, recv, _connection: connection };
-    listener::begin(gateway, Socket::delimited(stream), admitted).await;
-}
-
-impl AsyncRead for QuicStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        AsyncRead::poll_read(Pin::new(&mut self.get_mut().recv), cx, buf)
-    }
-}
-
-impl AsyncWrite for QuicStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.get_mut().send), cx, data)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.get_mut().send), cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_shutdown(Pin::new(&mut self.get_mut().send), cx)
-    }
+    // The connection lives as long as its streams.
+    listener::begin(gateway, Socket::delimited(join(recv, send)), admitted).await;
 }

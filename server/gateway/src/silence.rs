@@ -3,9 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::{gateway::Gateway, limits::SILENCE_IN_TENTHS_OF_KEEPALIVE, peers::Event};
+use crate::{
+    gateway::{Gateway, now},
+    limits::SILENCE_IN_TENTHS_OF_KEEPALIVE,
+    peers::Event,
+};
 
 /// Looks ten times a keepalive; does not end.
 pub(crate) async fn run(gateway: Arc<Gateway>) {
@@ -18,7 +22,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>) {
 }
 
 fn tell(gateway: &Gateway, silence: Duration) {
-    let now = Instant::now().into_std();
+    let now = now();
     gateway.peers.for_each(|peer| {
         if now.saturating_duration_since(peer.heard_at()) >= silence {
             peer.tell(Event::Silent);

@@ -12,10 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use switchboard_api::{
-    v1::{
-        self, DeviceRef, ItemStatus, Read, SessionInfo, forwarded_answer::Answer,
-        forwarded_call::Call,
-    },
+    v1::{self, ItemStatus, Read, forwarded_answer::Answer, forwarded_call::Call},
     validate,
 };
 use switchboard_engine::{Located, LocatedOne, MetaState, PRIMARY_DEVICE, SessionRecord};
@@ -216,15 +213,7 @@ fn found(meta: &MetaState, user: &Bytes, located: LocatedOne) -> v1::locate_resp
     let (sessions, devices) = match located {
         LocatedOne::Primary(session) => {
             let session = session.filter(|s| is_live(s.gateway_id, s.incarnation));
-            let primary = || DeviceRef { user: user.clone(), device: u32::from(PRIMARY_DEVICE) };
-            let info = |s: SessionRecord| SessionInfo {
-                device: Some(primary()),
-                gateway_id: s.gateway_id,
-                incarnation: s.incarnation,
-                connection_id: s.connection_id,
-                epoch: s.epoch,
-                connected_at_ms: s.connected_at_ms,
-            };
+            let info = |s: SessionRecord| convert::session_info(s.of(user, PRIMARY_DEVICE));
             (session.map(info).into_iter().collect(), vec![u32::from(PRIMARY_DEVICE)])
         }
         LocatedOne::Several(Located { sessions, devices }) => {

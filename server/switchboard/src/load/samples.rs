@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
+use switchboard_api::v1::ItemStatus;
 
 /// Longest latency that is told apart, in microseconds.
 const LATENCY_US_MAX: u64 = 120_000_000;
@@ -21,7 +22,15 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts an item that was not done.
+    /// Counts an item by what the store said of it.
+    pub(crate) fn count(&mut self, status: ItemStatus) {
+        match status {
+            ItemStatus::Ok => self.done += 1,
+            other => self.refuse(other.as_str_name(), 1),
+        }
+    }
+
+    /// Counts items that were not done.
     pub(crate) fn refuse(&mut self, why: &'static str, items: u64) {
         *self.refused.entry(why).or_default() += items;
     }

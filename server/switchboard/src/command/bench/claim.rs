@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
+use switchboard_api::v1::DeviceRef;
 use switchboard_api::v1::claim_request::Item;
 use switchboard_api::v1::register_request::Kind;
-use switchboard_api::v1::{DeviceRef, ItemStatus};
 use switchboard_sdk::{Client, Lease, Load, Registration};
 
 use super::load_args::{BatchArgs, LoadArgs};
@@ -15,7 +15,7 @@ use crate::cli::Global;
 use crate::command::operator::{StoreArgs, failure};
 use crate::load::drive::{Work, drive};
 use crate::load::people::People;
-use crate::load::report::{Report, Settings};
+use crate::load::report::Report;
 use crate::load::samples::Tally;
 use crate::output::Failure;
 
@@ -57,16 +57,7 @@ impl Claim {
         let plan = self.load.plan(self.batch.batch, pids);
         let outcome = drive(connections, &plan).await;
         registration.deregister().await;
-        let settings = Settings {
-            command: "claim",
-            item: "claim",
-            calls: "unary",
-            connections: self.batch.connections,
-            in_flight: self.load.in_flight(),
-            batch: self.batch.batch,
-            users: self.batch.users,
-            size: None,
-        };
+        let settings = self.batch.settings("claim", "claim", "unary", self.load.in_flight());
         self.load.finish(global, &Report::new(settings, &plan, outcome))
     }
 }
@@ -111,14 +102,7 @@ impl Work for Claims {
         let Lease { gateway_id, incarnation, .. } = self.lease;
         let mut tally = Tally::default();
         match self.client.claim(gateway_id, incarnation, items).await {
-            Ok(results) => {
-                for result in results {
-                    match result.status() {
-                        ItemStatus::Ok => tally.done += 1,
-                        other => tally.refuse(other.as_str_name(), 1),
-                    }
-                }
-            }
+            Ok(results) => results.iter().for_each(|result| tally.count(result.status())),
             Err(_) => tally.refuse("FAILED", self.batch as u64),
         }
         tally

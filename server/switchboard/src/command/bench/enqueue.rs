@@ -7,7 +7,7 @@ use clap::Args;
 use switchboard_api::limits::{BODY_BYTES_MAX, GRPC_MESSAGE_BYTES_MAX};
 use switchboard_api::v1::enqueue_request::Item;
 use switchboard_api::v1::mailbox_service_client::MailboxServiceClient;
-use switchboard_api::v1::{DeviceRef, EnqueueRequest, ItemStatus, enqueue_response};
+use switchboard_api::v1::{DeviceRef, EnqueueRequest};
 use switchboard_sdk::Client;
 use tonic::transport::Channel;
 
@@ -75,15 +75,10 @@ impl Enqueue {
         }
         let plan = self.load.plan(self.batch.batch, pids);
         let outcome = drive(connections, &plan).await;
+        let calls = if self.unary { "unary" } else { "stream" };
         let settings = Settings {
-            command: "enqueue",
-            item: "message",
-            calls: if self.unary { "unary" } else { "stream" },
-            connections: self.batch.connections,
-            in_flight: self.load.in_flight(),
-            batch: self.batch.batch,
-            users: self.batch.users,
             size: Some(self.size),
+            ..self.batch.settings("enqueue", "message", calls, self.load.in_flight())
         };
         self.load.finish(global, &Report::new(settings, &plan, outcome))
     }
@@ -138,17 +133,10 @@ impl Work for Messages {
             }
         };
         match results {
-            Ok(results) => results.iter().for_each(|result| count(&mut tally, result)),
+            Ok(results) => results.iter().for_each(|result| tally.count(result.status())),
             Err(why) => tally.refuse(why, self.batch as u64),
         }
         tally
-    }
-}
-
-fn count(tally: &mut Tally, result: &enqueue_response::Result) {
-    match result.status() {
-        ItemStatus::Ok => tally.done += 1,
-        other => tally.refuse(other.as_str_name(), 1),
     }
 }
 

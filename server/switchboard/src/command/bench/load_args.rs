@@ -7,13 +7,14 @@ use clap::Args;
 use serde::Serialize;
 use switchboard_api::limits::ITEMS_PER_BATCH_MAX;
 use switchboard_api::v1::register_request::Kind;
+use switchboard_device::GatewayAddress;
 use switchboard_sdk::Client;
 
 use super::{seconds, within, write_json};
 use crate::cli::Global;
 use crate::limits::{LOAD_CONNECTIONS_MAX, LOAD_IN_FLIGHT_MAX, LOAD_USERS_MAX};
 use crate::load::drive::Plan;
-use crate::load::report::Report;
+use crate::load::report::{Report, Settings};
 use crate::load::servers;
 use crate::output::Failure;
 
@@ -124,6 +125,37 @@ pub(crate) struct BatchArgs {
     /// Items of each call
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = batch)]
     pub(crate) batch: usize,
+}
+
+impl BatchArgs {
+    /// What a report says of a run with these options.
+    pub(crate) fn settings(
+        &self,
+        command: &'static str,
+        item: &'static str,
+        calls: &'static str,
+        in_flight: usize,
+    ) -> Settings {
+        let Self { connections, users, batch } = *self;
+        Settings { command, item, calls, connections, in_flight, batch, users, size: None }
+    }
+}
+
+/// Where devices connect, and as whom.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GatewayArgs {
+    /// Gateways, as host:port or ws://host:port; devices are spread over them
+    #[arg(
+        long,
+        value_name = "A[,A]",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7410",
+        env = "SWITCHBOARD_GATEWAY"
+    )]
+    pub(crate) gateway: Vec<GatewayAddress>,
+    /// What devices present to the gateway
+    #[arg(long, default_value = "", env = "SWITCHBOARD_TOKEN", hide_env_values = true)]
+    pub(crate) token: String,
 }
 
 fn batch(text: &str) -> Result<usize, String> {

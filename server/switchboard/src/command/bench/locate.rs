@@ -16,7 +16,7 @@ use crate::cli::Global;
 use crate::command::operator::{StoreArgs, failure};
 use crate::load::drive::{Work, drive};
 use crate::load::people::People;
-use crate::load::report::{Report, Settings};
+use crate::load::report::Report;
 use crate::load::samples::Tally;
 use crate::output::Failure;
 
@@ -93,16 +93,8 @@ impl Locate {
         let plan = self.load.plan(self.batch.batch, pids);
         let outcome = drive(connections, &plan).await;
         registration.deregister().await;
-        let settings = Settings {
-            command: "locate",
-            item: "user",
-            calls: if self.unary { "unary" } else { "stream" },
-            connections: self.batch.connections,
-            in_flight: self.load.in_flight(),
-            batch: self.batch.batch,
-            users: self.batch.users,
-            size: None,
-        };
+        let calls = if self.unary { "unary" } else { "stream" };
+        let settings = self.batch.settings("locate", "user", calls, self.load.in_flight());
         self.load.finish(global, &Report::new(settings, &plan, outcome))
     }
 }
@@ -150,7 +142,6 @@ impl Work for Lookups {
 fn count(tally: &mut Tally, result: &locate_response::Result) {
     match result.status() {
         ItemStatus::Ok if result.sessions.is_empty() => tally.refuse("NO_SESSION", 1),
-        ItemStatus::Ok => tally.done += 1,
-        other => tally.refuse(other.as_str_name(), 1),
+        status => tally.count(status),
     }
 }

@@ -15,7 +15,7 @@ use switchboard_device::GatewayAddress;
 use tokio::sync::oneshot;
 
 use super::enqueue::noise;
-use super::load_args::LoadArgs;
+use super::load_args::{GatewayArgs, LoadArgs};
 use super::{seconds, within};
 use crate::cli::Global;
 use crate::command::operator::StoreArgs;
@@ -41,7 +41,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// All devices are online and send to others chosen by chance. A message counts when it has arrived
 /// at the recipient's device, and its latency is that of the whole way; the report also says how long
 /// senders waited until their messages were safe. Recipients acknowledge at once, and senders get
-/// their receipts. Gateways let a device send 100 messages a second by default.
+/// their receipts. Gateways are reached over plain TCP, and let a device send 100 messages a second by
+/// default.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard bench message
@@ -53,18 +54,8 @@ pub(crate) struct Message {
     store: StoreArgs,
     #[command(flatten)]
     load: LoadArgs,
-    /// Gateways, as host:port; devices are spread over them
-    #[arg(
-        long,
-        value_name = "A[,A]",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:7410",
-        env = "SWITCHBOARD_GATEWAY"
-    )]
-    gateway: Vec<GatewayAddress>,
-    /// What devices present to the gateway
-    #[arg(long, default_value = "", env = "SWITCHBOARD_TOKEN", hide_env_values = true)]
-    token: String,
+    #[command(flatten)]
+    gateways: GatewayArgs,
     /// Devices, each with a user and a connection of its own; their names begin with `bench-`
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = devices)]
     devices: usize,
@@ -82,7 +73,7 @@ impl Message {
             GatewayAddress::Tcp(address) => Ok(address.clone()),
             other => Err(Failure::usage(format!("--gateway: `{other}` is not plain TCP"))),
         };
-        let gateways = self.gateway.iter().map(tcp).collect::<Result<Vec<_>, _>>()?;
+        let gateways = self.gateways.gateway.iter().map(tcp).collect::<Result<Vec<_>, _>>()?;
         let pids = self.load.all_servers(&self.store.client(Duration::from_secs(2))?).await;
         let shared = Arc::new(Shared::new(self.devices));
         if !self.load.quiet() {
@@ -115,7 +106,7 @@ impl Message {
         let body = noise(self.size);
         let one = |nth: usize| {
             let address = &gateways[nth % gateways.len()];
-            let (user, token) = (people::name(nth as u64), self.token.clone());
+            let (user, token) = (people::name(nth as u64), self.gateways.token.clone());
             let hello = Hello { user, device: 1, token, window: WINDOW, ..Hello::default() };
             let events = Arc::new(Own { nth, shared: shared.clone() });
             let body = body.clone();

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use switchboard_device::GatewayAddress;
 
+use super::load_args::GatewayArgs;
 use super::{seconds, within, write_json};
 use crate::cli::Global;
 use crate::command::runtime;
@@ -35,18 +35,8 @@ pub(crate) struct Replay {
     /// JSON lines {"conversation", "n", "at", "from", "to", "text"}, or the dataset.json of the
     /// PyPI package chitchat-dataset; gzipped or not
     file: PathBuf,
-    /// Gateways, as host:port or ws://host:port; devices are spread over them
-    #[arg(
-        long,
-        value_name = "A[,A]",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:7410",
-        env = "SWITCHBOARD_GATEWAY"
-    )]
-    gateway: Vec<GatewayAddress>,
-    /// What devices present to the gateway
-    #[arg(long, default_value = "", env = "SWITCHBOARD_TOKEN", hide_env_values = true)]
-    token: String,
+    #[command(flatten)]
+    gateways: GatewayArgs,
     /// Divide all pauses by this
     #[arg(long, value_name = "X", default_value_t = 12.0, value_parser = speedup)]
     speedup: f64,
@@ -123,8 +113,8 @@ impl Replay {
 
     fn options(&self) -> RunOptions {
         RunOptions {
-            gateways: self.gateway.clone(),
-            token: self.token.clone(),
+            gateways: self.gateways.gateway.clone(),
+            token: self.gateways.token.clone(),
             window: self.window,
             plan: PlanOptions {
                 pause_max: Duration::from_secs_f64(self.pause_max),
