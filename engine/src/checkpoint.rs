@@ -85,6 +85,23 @@ impl std::fmt::Debug for Checkpoints {
     }
 }
 
+/// Removes all checkpoints of a group, also one that was not finished.
+pub(crate) fn forget(files: &Arc<dyn Files>, data_dir: &Path, group: GroupId) -> io::Result<()> {
+    let dir = data_dir.join("checkpoints");
+    let names = match files.list(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        names => names?,
+    };
+    let (prefix, temporary) = (format!("{group}-"), format!("{group}{TEMPORARY}"));
+    let of_group = |name: &&String| name.starts_with(&prefix) || **name == temporary;
+    let mut removed = false;
+    for name in names.iter().filter(of_group) {
+        files.remove(&dir.join(name))?;
+        removed = true;
+    }
+    if removed { files.sync_dir(&dir) } else { Ok(()) }
+}
+
 impl Checkpoints {
     /// Opens the directory, which is made if it is missing.
     pub(crate) fn open(files: Arc<dyn Files>, data_dir: &Path, group: GroupId) -> io::Result<Self> {

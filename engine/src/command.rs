@@ -9,12 +9,17 @@ mod check;
 mod entry;
 pub mod mailbox;
 pub mod meta;
+pub mod placement;
 pub mod session;
 pub mod shard;
 
 pub use entry::{DecodedCommand, ENTRY_HEAD_BYTES, EntryBuilder, EntryReader, PushError};
 pub use mailbox::{Ack, Enqueue, MessageKind, Purge, RecordHead, RecordRef};
 pub use meta::{EndIncarnation, GatewayKind, InitCluster, RaiseFormat, RegisterGateway, SetNode};
+pub use placement::{
+    BeginMoves, EndMove, MoveEnd, MoveStep, NodeState, NoteMove, ReplicaMove, SetNodeState,
+    SetPlacement,
+};
 pub use session::{Claim, Release, Sweep, Unregister};
 pub use shard::{Init, Rules};
 
@@ -55,6 +60,16 @@ pub enum Command {
     EndIncarnation(EndIncarnation),
     /// From now on the cluster may be written in a newer format.
     RaiseFormat(RaiseFormat),
+    /// Changes what a node is there for.
+    SetNodeState(SetNodeState),
+    /// Records where a shard's replicas are.
+    SetPlacement(SetPlacement),
+    /// Replicas begin to move.
+    BeginMoves(BeginMoves),
+    /// How far a move is.
+    NoteMove(NoteMove),
+    /// A move ends, or is to.
+    EndMove(EndMove),
 }
 
 /// The first byte of an encoded command. Values are never used again for something else.
@@ -74,6 +89,11 @@ mod tag {
     pub(super) const REGISTER_GATEWAY: u8 = 50;
     pub(super) const END_INCARNATION: u8 = 51;
     pub(super) const RAISE_FORMAT: u8 = 63;
+    pub(super) const SET_NODE_STATE: u8 = 52;
+    pub(super) const SET_PLACEMENT: u8 = 53;
+    pub(super) const BEGIN_MOVES: u8 = 54;
+    pub(super) const NOTE_MOVE: u8 = 55;
+    pub(super) const END_MOVE: u8 = 56;
 }
 
 impl Command {
@@ -95,6 +115,11 @@ impl Command {
             Self::RegisterGateway(c) => put(out, tag::REGISTER_GATEWAY, |out| c.encode(out)),
             Self::EndIncarnation(c) => put(out, tag::END_INCARNATION, |out| c.encode(out)),
             Self::RaiseFormat(c) => put(out, tag::RAISE_FORMAT, |out| c.encode(out)),
+            Self::SetNodeState(c) => put(out, tag::SET_NODE_STATE, |out| c.encode(out)),
+            Self::SetPlacement(c) => put(out, tag::SET_PLACEMENT, |out| c.encode(out)),
+            Self::BeginMoves(c) => put(out, tag::BEGIN_MOVES, |out| c.encode(out)),
+            Self::NoteMove(c) => put(out, tag::NOTE_MOVE, |out| c.encode(out)),
+            Self::EndMove(c) => put(out, tag::END_MOVE, |out| c.encode(out)),
         }
     }
 
@@ -122,6 +147,11 @@ impl Command {
             tag::REGISTER_GATEWAY => Self::RegisterGateway(RegisterGateway::decode(reader)?),
             tag::END_INCARNATION => Self::EndIncarnation(EndIncarnation::decode(reader)?),
             tag::RAISE_FORMAT => Self::RaiseFormat(RaiseFormat::decode(reader)?),
+            tag::SET_NODE_STATE => Self::SetNodeState(SetNodeState::decode(reader)?),
+            tag::SET_PLACEMENT => Self::SetPlacement(SetPlacement::decode(reader)?),
+            tag::BEGIN_MOVES => Self::BeginMoves(BeginMoves::decode(reader)?),
+            tag::NOTE_MOVE => Self::NoteMove(NoteMove::decode(reader)?),
+            tag::END_MOVE => Self::EndMove(EndMove::decode(reader)?),
             tag => return Err(DecodeError::Tag { what: "command", tag, at }),
         };
         Ok(DecodedCommand { command, record })

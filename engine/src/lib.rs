@@ -38,9 +38,10 @@ pub use checkpoint::CheckpointMeta;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use codec::DecodeError;
 pub use command::{
-    Ack, Claim, Command, EndIncarnation, Enqueue, EntryBuilder, EntryReader, GatewayKind, Init,
-    InitCluster, MessageKind, Purge, PushError, RaiseFormat, RegisterGateway, Release, Rules,
-    SetNode, Sweep, Unregister,
+    Ack, BeginMoves, Claim, Command, EndIncarnation, EndMove, Enqueue, EntryBuilder, EntryReader,
+    GatewayKind, Init, InitCluster, MessageKind, MoveEnd, MoveStep, NodeState, NoteMove, Purge,
+    PushError, RaiseFormat, RegisterGateway, Release, ReplicaMove, Rules, SetNode, SetNodeState,
+    SetPlacement, Sweep, Unregister,
 };
 pub use device::{ALL_DEVICES, DeviceId, PRIMARY_DEVICE, Session, is_valid_user};
 pub use format::{FORMAT_NEWEST, FORMAT_OLDEST, Formats};
@@ -56,7 +57,7 @@ pub use shard::{
     Restoration, Shard, ShardOpenError, ShardOptions, StoredMessage,
 };
 pub use state::{
-    ApplyError, ClusterInfo, GatewayInfo, Located, LocatedOne, MailboxStat, MetaState, NodeInfo,
-    SessionRecord, ShardStats,
+    ApplyError, ClusterInfo, GatewayInfo, Located, LocatedOne, MailboxStat, MetaState, Move,
+    NodeInfo, NodeRole, Placement, SessionRecord, ShardStats,
 };
 pub use store::{Options, Store, StoreError, StoreOpenError};

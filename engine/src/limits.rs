@@ -95,6 +95,10 @@ pub const STORE_CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 pub const SHARDS_MAX: u32 = 4_096;
 /// Nodes known to the meta group.
 pub const NODES_MAX: usize = 256;
+/// Bytes of a zone's name.
+pub const ZONE_BYTES_MAX: usize = 64;
+/// Bytes of the reason why a move does not go on.
+pub const STALLED_BYTES_MAX: usize = 256;
 /// Gateway and chat processes known to the meta group, ended ones included.
 pub const GATEWAYS_MAX: usize = 16_384;
 

@@ -17,11 +17,15 @@ mod checkpointing;
 mod error;
 mod export;
 mod fetch;
+mod forgetting;
 mod import;
 mod pass;
 mod regions;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -73,6 +77,8 @@ pub struct Shard {
     applying: Mutex<()>,
     /// Keeps checkpoints and imports out of each other's way.
     writing: Mutex<()>,
+    /// Set, with `writing` held, when the replica is about to go: what is written later would outlive it.
+    ended: AtomicBool,
     checkpoint: RwLock<Option<CheckpointMeta>>,
 }
 
@@ -119,6 +125,7 @@ impl Shard {
             checkpoints,
             applying: Mutex::new(()),
             writing: Mutex::new(()),
+            ended: AtomicBool::new(false),
             checkpoint: RwLock::new(meta),
         };
         // What a checkpoint that did not finish has left behind.

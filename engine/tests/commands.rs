@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use switchboard_engine::{
-    Ack, Claim, Command, DeviceId, EndIncarnation, Enqueue, EntryBuilder, EntryReader, GatewayKind,
-    Init, InitCluster, MessageKind, Purge, RaiseFormat, RegisterGateway, Release, Rules, SetNode,
-    Sweep, Unregister,
+    Ack, BeginMoves, Claim, Command, DeviceId, EndIncarnation, EndMove, Enqueue, EntryBuilder,
+    EntryReader, GatewayKind, Init, InitCluster, MessageKind, MoveEnd, MoveStep, NodeState,
+    NoteMove, Purge, RaiseFormat, RegisterGateway, Release, ReplicaMove, Rules, SetNode,
+    SetNodeState, SetPlacement, Sweep, Unregister,
 };
 
 fn device() -> impl Strategy<Value = DeviceId> {
@@ -75,6 +76,32 @@ fn command() -> impl Strategy<Value = Command> {
             Command::EndIncarnation(EndIncarnation { gateway_id, incarnation })
         }),
         any::<u32>().prop_map(|to| Command::RaiseFormat(RaiseFormat { to })),
+        placement_command(),
+    ]
+}
+
+fn placement_command() -> impl Strategy<Value = Command> {
+    let state =
+        prop_oneof![Just(NodeState::Active), Just(NodeState::Draining), Just(NodeState::Removed)];
+    let moving = (any::<u32>(), any::<u64>(), any::<u64>())
+        .prop_map(|(shard, from, to)| ReplicaMove { shard, from, to });
+    prop_oneof![
+        (any::<u64>(), state, "[a-z]{0,64}").prop_map(|(node_id, state, zone)| {
+            Command::SetNodeState(SetNodeState { node_id, state, zone })
+        }),
+        (any::<u32>(), proptest::collection::vec(any::<u64>(), 0..9))
+            .prop_map(|(shard, replicas)| Command::SetPlacement(SetPlacement { shard, replicas })),
+        (any::<u64>(), proptest::collection::vec(moving, 0..9)).prop_map(
+            |(placement_version, moves)| {
+                Command::BeginMoves(BeginMoves { placement_version, moves })
+            }
+        ),
+        (any::<u32>(), any::<u64>(), "[a-z]{0,99}").prop_map(|(shard, id, stalled)| {
+            Command::NoteMove(NoteMove { shard, id, step: MoveStep::Changing, stalled })
+        }),
+        (any::<u32>(), any::<u64>()).prop_map(|(shard, id)| {
+            Command::EndMove(EndMove { shard, id, end: MoveEnd::Aborted })
+        }),
     ]
 }
 

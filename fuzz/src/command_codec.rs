@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use switchboard_engine::{
     Command, DeviceId, EndIncarnation, EntryBuilder, EntryReader, GatewayKind, Init, InitCluster,
-    Purge, PushError, RaiseFormat, RegisterGateway, Release, Rules, SetNode, Sweep, Unregister,
+    Purge, PushError, RaiseFormat, RegisterGateway, Release, Rules, SetNode, SetPlacement, Sweep,
+    Unregister,
     command::{DecodedCommand, ENTRY_HEAD_BYTES, RecordHead},
 };
 
@@ -88,6 +89,7 @@ fn meta_entry() -> Vec<u8> {
     push(Command::InitCluster(InitCluster { cluster_id: [1; 16], shards: 16, generation: 0 }));
     let address = "127.0.0.1:7400".to_owned();
     push(Command::SetNode(SetNode { node_id: 1, address: address.clone(), disk_id: [2; 16] }));
+    push(Command::SetPlacement(SetPlacement { shard: 1, replicas: vec![1, 2, 3] }));
     let (kind, name) = (GatewayKind::Gateway, "gw".to_owned());
     push(Command::RegisterGateway(RegisterGateway { kind, name, address }));
     push(Command::EndIncarnation(EndIncarnation { gateway_id: 1, incarnation: 2 }));

@@ -51,8 +51,13 @@ fn stores_more(command: &Command) -> bool {
         | Command::InitCluster(_)
         | Command::SetNode(_)
         | Command::RegisterGateway(_)
-        | Command::EndIncarnation(_)
-        | Command::RaiseFormat(_) => false,
+        | Command::RaiseFormat(_)
+        | Command::SetNodeState(_)
+        | Command::SetPlacement(_)
+        | Command::BeginMoves(_)
+        | Command::NoteMove(_)
+        | Command::EndMove(_)
+        | Command::EndIncarnation(_) => false,
     }
 }
 

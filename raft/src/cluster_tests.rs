@@ -27,7 +27,7 @@ type Answer = oneshot::Sender<Result<PeerResponse, TransportError>>;
 
 /// All nodes, and an ordered queue for each group of each.
 #[derive(Clone, Default)]
-struct Mesh(Arc<Mutex<MeshState>>);
+pub(crate) struct Mesh(Arc<Mutex<MeshState>>);
 
 #[derive(Default)]
 struct MeshState {
@@ -149,23 +149,23 @@ impl Transport for MeshTransport {
     }
 }
 
-struct Cluster {
+pub(crate) struct Cluster {
     mesh: Mesh,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
 }
 
 impl Cluster {
     async fn new() -> Self {
-        let cluster = Self::unfounded().await;
+        let cluster = Self::unfounded(3).await;
         let members = BTreeSet::from([1, 2, 3]);
         cluster.nodes[0].meta().raft().initialize(members).await.expect("a fresh cluster");
         cluster
     }
 
-    async fn unfounded() -> Self {
+    pub(crate) async fn unfounded(count: u64) -> Self {
         let mesh = Mesh::default();
         let mut nodes = Vec::new();
-        for id in 1..=3 {
+        for id in 1..=count {
             let mut options = NodeOptions::new("/data", id, format!("node-{id}"));
             options.files = Arc::new(SimFiles::new(id));
             options.log.segment_bytes = crate::limits::SEGMENT_BYTES_MIN;
@@ -210,12 +210,27 @@ impl Cluster {
         }
     }
 
-    async fn shutdown(self) {
+    /// Cuts a node off.
+    pub(crate) fn cut(&self, node: NodeId) {
+        self.mesh.0.lock().cut.insert(node);
+    }
+
+    /// Ends all cuts.
+    pub(crate) fn heal(&self) {
+        self.mesh.0.lock().cut.clear();
+    }
+
+    pub(crate) async fn shutdown(self) {
         self.mesh.0.lock().nodes.clear();
         for node in &self.nodes {
             node.shutdown().await;
         }
     }
+}
+
+pub(crate) fn member(node: &Node) -> Member {
+    let (node_id, address) = (node.node_id(), node.options().address.clone());
+    Member { node_id, address, disk_id: node.disk_id() }
 }
 
 fn set_node(number: u64) -> Command {
@@ -290,12 +305,7 @@ async fn a_proposal_on_a_follower_names_the_leader() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_founder_takes_the_others_in_and_hands_leadership_over() {
-    let cluster = Cluster::unfounded().await;
-    let member = |node: &Node| Member {
-        node_id: node.node_id(),
-        address: node.options().address.clone(),
-        disk_id: node.disk_id(),
-    };
+    let cluster = Cluster::unfounded(3).await;
     let members: Vec<Member> = cluster.nodes.iter().map(member).collect();
     let founder = &cluster.nodes[0];
     founder.found([9; 16], 4, &members).await.expect("founded");
@@ -318,31 +328,64 @@ async fn a_founder_takes_the_others_in_and_hands_leadership_over() {
     cluster.shutdown().await;
 }
 
-/// A cluster in which the appends to a follower were held back until one without entries was sent
-/// behind entries; by then they are on their way. With it its leader, and that follower.
-async fn with_an_append_behind_entries() -> (Cluster, Node, Node) {
-    let cluster = Cluster::new().await;
-    let leader = cluster.write(10).await;
-    let follower = cluster.nodes.iter().find(|node| !node.meta().is_leader()).expect("a follower");
-    let follower = follower.clone();
-    cluster.wait_applied(applied(&leader), &cluster.nodes).await;
-    cluster.mesh.0.lock().held = Some(follower.node_id());
-    // The other follower lets it commit, and the stream to this one tells of that without entries.
-    let before = applied(&leader);
-    cluster.write(11).await;
-    while cluster.mesh.0.lock().spoken_of <= before {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+/// How often it is tried to have an append without entries behind entries: a slow machine lets a request
+/// expire, or leadership move, in the midst of it.
+const TRIES: u64 = 200;
+
+impl Cluster {
+    /// Holds back the appends to a follower until one without entries was sent behind entries; when this
+    /// returns, they are on their way. Returns the leader, and that follower; none if it came otherwise.
+    async fn send_an_append_behind_entries(&self, number: u64) -> Option<(Node, Node)> {
+        let leader = self.leader().await;
+        let write = |number| async move {
+            self.leader().await.meta().propose(vec![set_node(number)]).ok()?.await.ok()
+        };
+        write(number).await?;
+        let follower = self.nodes.iter().find(|node| !node.meta().is_leader())?.clone();
+        let reached = follower.meta().raft().wait(Some(Duration::from_secs(20)));
+        reached.applied_index_at_least(Some(applied(&leader)), "replicated").await.ok()?;
+        let before = {
+            let mut mesh = self.mesh.0.lock();
+            (mesh.held, mesh.spoken_of) = (Some(follower.node_id()), 0);
+            applied(&leader)
+        };
+        // The other follower lets it commit, and the stream to this one tells of that without entries.
+        let written = write(number).await;
+        let sent = async {
+            while self.mesh.0.lock().spoken_of <= before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let sent = tokio::time::timeout(Duration::from_secs(1), sent).await;
+        self.mesh.0.lock().held = None;
+        (written.is_some() && sent.is_ok()).then_some((leader, follower))
     }
-    cluster.mesh.0.lock().held = None;
-    (cluster, leader, follower)
+
+    async fn is_any_stopped(&self) -> bool {
+        for node in &self.nodes {
+            if node.meta().voters().await.is_err() {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 #[tokio::test]
 async fn an_append_without_entries_waits_behind_entries_of_its_group() {
-    let (cluster, leader, follower) = with_an_append_behind_entries().await;
+    let cluster = Cluster::new().await;
+    let mut sent = None;
+    for number in 10..10 + TRIES {
+        sent = cluster.send_an_append_behind_entries(number).await;
+        if sent.is_some() {
+            break;
+        }
+    }
+    let (leader, follower) = sent.expect("an append without entries behind entries");
     cluster.wait_applied(applied(&leader), &[follower]).await;
-    let leader = cluster.write(12).await;
+    let leader = cluster.write(9).await;
     cluster.wait_applied(applied(&leader), &cluster.nodes).await;
+    assert!(!cluster.is_any_stopped().await);
     cluster.shutdown().await;
 }
 
@@ -351,8 +394,20 @@ async fn an_append_without_entries_waits_behind_entries_of_its_group() {
 #[tokio::test]
 async fn an_append_without_entries_that_overtook_its_group_would_stop_the_leader() {
     let _planted = plant(PlantedBug::OvertakingAppend);
-    let (_cluster, leader, _follower) = with_an_append_behind_entries().await;
-    while leader.meta().voters().await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    let cluster = Cluster::new().await;
+    for number in 10..10 + TRIES {
+        let sent = cluster.send_an_append_behind_entries(number).await;
+        if let Some((leader, follower)) = sent {
+            // Either the answers come to the leader in that order, or it goes on as if nothing was.
+            let last = applied(&leader);
+            while applied(&follower) < last && !cluster.is_any_stopped().await {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if cluster.is_any_stopped().await {
+            return;
+        }
     }
+    panic!("no leader has stopped in {TRIES} tries");
 }

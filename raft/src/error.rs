@@ -146,6 +146,14 @@ pub enum NodeOpenError {
     /// The directory of snapshot files could not be made or emptied.
     #[error("the snapshot directory cannot be prepared")]
     Snapshots(#[source] io::Error),
+    /// What a replica left behind that was here before could not be removed.
+    #[error("files that group {group} left when it was here before cannot be removed")]
+    Leftovers {
+        /// Which group.
+        group: GroupId,
+        /// Why.
+        source: io::Error,
+    },
     /// A group could not be started.
     #[error(transparent)]
     Group(#[from] GroupOpenError),
@@ -226,6 +234,33 @@ pub enum FoundError {
         /// Which group.
         group: GroupId,
     },
+}
+
+/// Why the members of a group were not changed. Nothing is half done for good: the same change again
+/// goes on where this one stopped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// Only the leader can.
+    #[error("not the leader of this group (it may be node {leader:?})")]
+    NotLeader {
+        /// Who may lead it.
+        leader: Option<NodeId>,
+    },
+    /// The change before this one is not committed yet.
+    #[error("another change of the members is under way")]
+    InProgress,
+    /// It was proposed and is not committed: it may still be.
+    #[error("no majority of the voters has confirmed the change yet")]
+    NoQuorum,
+    /// It cannot be made.
+    #[error("the change is not possible: {reason}")]
+    Refused {
+        /// What openraft says.
+        reason: String,
+    },
+    /// The group is shut down.
+    #[error("the group is shut down")]
+    Stopped,
 }
 
 /// Why leadership was not handed over.

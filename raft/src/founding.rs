@@ -63,11 +63,17 @@ impl Node {
             let set = SetNode { node_id: *node_id, address: address.clone(), disk_id: *disk_id };
             propose(self.meta(), Command::SetNode(set)).await?;
         }
+        // Of all that meta knows, not of those that are named here: a shard that nothing is recorded of has
+        // a replica on each of them.
+        let nodes: Vec<NodeId> = self.members().iter().map(|member| member.node_id).collect();
+        self.record_placement(shards, &nodes).await?;
         let found = self.meta().shard().meta(|meta| meta.cluster()).map(|found| found.cluster_id);
         if found == Some(cluster_id) { Ok(()) } else { Err(FoundError::NotFounded) }
     }
 
-    /// Takes all members into every group, making those that are not there yet.
+    /// Takes all members into the meta group, and into every shard those that the placement names, making
+    /// the groups that are not there yet. A shard that this node has no part in, or that is being moved, is
+    /// left as it is.
     ///
     /// Every member must answer on the transport; one that does not is waited for.
     pub async fn take_in_members(&self) -> Result<(), FoundError> {
@@ -75,10 +81,23 @@ impl Node {
         let voters: BTreeSet<NodeId> = self.members().iter().map(|m| m.node_id).collect();
         let shards = self.shard_count().ok_or(FoundError::NotFounded)?;
         take_in(self.meta(), &voters, deadline).await?;
-        let grown = (0..shards).map(|shard| self.make_shard(shard, &voters, deadline));
+        let grown = (0..shards).filter_map(|shard| {
+            let voters = self.settled_replicas(shard)?;
+            Some(async move { self.make_shard(shard, &voters, deadline).await })
+        });
         futures::future::try_join_all(grown).await?;
         self.adopt_shards();
         Ok(())
+    }
+
+    /// Who has the replicas of a shard, if this node is among them and none of them moves.
+    fn settled_replicas(&self, shard: u32) -> Option<BTreeSet<NodeId>> {
+        self.meta().shard().meta(|meta| {
+            let placement = meta.placement();
+            let nodes: BTreeSet<NodeId> = placement.replicas(shard)?.iter().copied().collect();
+            let is_settled = placement.move_of(shard).is_none();
+            (is_settled && nodes.contains(&self.node_id())).then_some(nodes)
+        })
     }
 
     async fn make_shard(

@@ -12,6 +12,7 @@
 //! group `committed ≤ flushed`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use openraft::Raft;
@@ -39,6 +40,9 @@ use crate::snapshot::SnapshotDir;
 use crate::state_machine::{Applied, News, StateMachine};
 use crate::status::{GroupStatus, Staleness, status};
 use crate::types::{EntryData, NodeId, Responder, TypeConfig};
+
+/// The life of a group in the log of a node that never dropped it.
+const FIRST_LIFE: u32 = 1;
 
 pub(crate) type GroupRaft = Raft<TypeConfig, StateMachine>;
 
@@ -68,8 +72,12 @@ pub struct Group {
     /// Taken by the shutdown, which waits for it.
     proposing: Mutex<Option<JoinHandle<()>>>,
     freshness: Freshness,
+    /// Held while members change: there is one change at a time.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     lease: Arc<Barrier>,
     read_index: Arc<Barrier>,
+    /// Set before this replica is dropped: that it stops then is no failure.
+    leaving: AtomicBool,
     /// Until then no vote is granted: a promise given before the start may still bind.
     pub(crate) silent_until: Option<Instant>,
 }
@@ -110,6 +118,8 @@ impl Group {
             admission,
             proposing: Mutex::new(Some(proposing)),
             freshness: Freshness::default(),
+            changing: tokio::sync::Mutex::default(),
+            leaving: AtomicBool::new(false),
             lease: Barrier::lease(raft.clone()),
             read_index: Barrier::read_index(raft.clone()),
             raft,
@@ -166,6 +176,27 @@ impl Group {
         self.freshness.hear(committed.unwrap_or(0), applied);
     }
 
+    /// Whether this node had another replica of the group before, which it dropped.
+    pub(crate) fn has_returned(&self) -> bool {
+        self.log.group_state(self.id).life > FIRST_LIFE
+    }
+
+    /// Says that this replica is about to be dropped, or that it is not after all. While it is, it takes
+    /// nothing from a peer.
+    pub(crate) fn set_leaving(&self, is_leaving: bool) {
+        self.leaving.store(is_leaving, Ordering::Release);
+    }
+
+    /// Whether it is about to be dropped.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
+    /// The id of this node.
+    pub(crate) fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
     /// Waits until the entry at `index` is applied here.
     pub async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), WaitError> {
         let reached = |applied: &Option<LogId>| applied.is_some_and(|at| at.index >= index);
@@ -203,6 +234,12 @@ impl Group {
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.leader() == Some(self.node_id)
+    }
+
+    /// Whether this replica has no vote, as while it catches up.
+    #[must_use]
+    pub fn is_learner(&self) -> bool {
+        self.raft.metrics().borrow_watched().state == openraft::ServerState::Learner
     }
 
     /// Log time as this node would stamp an entry now.
@@ -246,7 +283,7 @@ impl Group {
     }
 
     /// Whether a change of its voters is half done.
-    pub(crate) async fn is_changing_members(&self) -> bool {
+    pub async fn is_changing_members(&self) -> bool {
         let is_joint = |state: &openraft::RaftState<TypeConfig>| {
             state.membership_state.effective().membership().get_joint_config().len() > 1
         };

@@ -63,7 +63,9 @@ async fn find_failure(log: &Log, groups: &[Arc<Group>], formats: Formats) -> Opt
     let mut stopped = None;
     for group in groups {
         // Asked of openraft itself: its metrics stay as they were when it panics.
-        if let Err(error) = group.voters().await {
+        if let Err(error) = group.voters().await
+            && !group.is_leaving()
+        {
             stopped = Some(NodeFailure::Group { group: group.id(), reason: error.to_string() });
             break;
         }

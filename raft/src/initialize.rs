@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use openraft::errors::RaftError;
-use switchboard_engine::command::{Init, InitCluster, SetNode};
+use switchboard_engine::command::{Init, InitCluster, SetNode, SetPlacement};
 use switchboard_engine::{Command, group_of_shard};
 use tokio::time::Instant;
 
@@ -41,6 +41,7 @@ impl Node {
             }
         }
         self.set_own_node().await?;
+        self.record_placement(shards, &[self.node_id()]).await?;
         self.make_shards(shards, deadline).await?;
         self.adopt_shards();
         Ok(())
@@ -79,6 +80,24 @@ impl Node {
         }
         let init = Init { generation: 0, dedup_key: self.random()?, rules: self.options().rules };
         propose(group, Command::Init(init)).await
+    }
+
+    /// Records where the shards are that nothing is recorded of.
+    pub(crate) async fn record_placement(
+        &self,
+        shards: u32,
+        nodes: &[NodeId],
+    ) -> Result<(), InitializeError> {
+        let meta = self.meta();
+        let unrecorded =
+            |shard: &u32| meta.shard().meta(|meta| meta.placement().replicas(*shard).is_none());
+        let set = |shard| Command::SetPlacement(SetPlacement { shard, replicas: nodes.to_vec() });
+        let commands: Vec<Command> = (0..shards).filter(unrecorded).map(set).collect();
+        if commands.is_empty() {
+            return Ok(());
+        }
+        let proposed = meta.propose(commands).map_err(|error| not_ready(meta, &error))?;
+        proposed.await.map(drop).map_err(|error| not_ready(meta, &error))
     }
 
     /// Random bytes from where the disk comes from, so that a simulation repeats itself.

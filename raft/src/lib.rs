@@ -34,11 +34,15 @@ mod initialize;
 pub mod limits;
 mod log_store;
 mod log_time;
+mod membership;
+#[cfg(test)]
+mod membership_tests;
 mod network;
 mod node;
 mod opener;
 mod options;
 mod peer;
+mod placing;
 pub mod planted;
 mod proposer;
 mod restoring;
@@ -58,11 +62,12 @@ mod wire;
 
 pub use barrier::Consistency;
 pub use error::{
-    BarrierError, FoundError, GroupOpenError, InitializeError, NodeFailure, NodeOpenError,
-    OverloadReason, Overloaded, ProposeError, TransferError, WaitError,
+    BarrierError, FoundError, GroupOpenError, InitializeError, MembershipError, NodeFailure,
+    NodeOpenError, OverloadReason, Overloaded, ProposeError, TransferError, WaitError,
 };
 pub use founding::Member;
 pub use group::Group;
+pub use membership::CatchUp;
 pub use network::{NoPeers, PeerRequest, PeerResponse, Transport, TransportError};
 pub use node::Node;
 pub use options::NodeOptions;

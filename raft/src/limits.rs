@@ -81,6 +81,12 @@ pub const FOUND_WAIT_MAX: Duration = Duration::from_secs(60);
 pub const TRANSFER_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked whether a hand-over is through.
 pub const TRANSFER_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a change of members may wait for the majority that confirms it.
+pub const MEMBERSHIP_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a node waits for the word that its replica may be forgotten.
+pub const MAY_FORGET_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether a replica that the placement does not name can be dropped.
+pub const PLACEMENT_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a node looks whether it leads what another should.
 pub const BALANCE_INTERVAL: Duration = Duration::from_secs(5);
 /// How many entries a replica may lack to be handed leadership: about what is under way.

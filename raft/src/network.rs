@@ -58,6 +58,11 @@ pub enum PeerRequest {
     /// What the peer's clock shows. It is of the node, not of a group: it comes with the meta
     /// group, and should not wait behind appends, or the reading is as wrong as it waited.
     Clock,
+    /// Whether it is certain that nobody counts on a node's replica any more.
+    MayForget {
+        /// Whose replica.
+        node: NodeId,
+    },
 }
 
 impl PeerRequest {
@@ -86,6 +91,11 @@ pub enum PeerResponse {
     Clock {
         /// Unix milliseconds.
         unix_ms: u64,
+    },
+    /// To [`PeerRequest::MayForget`].
+    MayForget {
+        /// False also if the replica that answers does not lead, and so cannot be certain.
+        is_certain: bool,
     },
 }
 

@@ -30,6 +30,7 @@ use crate::group::Group;
 use crate::health::{unreadable, watch_disk, watch_failures};
 use crate::opener::{GroupOpener, blocking};
 use crate::options::{NodeOptions, check};
+use crate::placing;
 use crate::shard_of::shard_of;
 use crate::snapshot::{SnapshotDir, SnapshotFile};
 use crate::ticker;
@@ -58,8 +59,10 @@ pub(crate) struct Inner {
 #[derive(Default)]
 struct Groups {
     by_id: BTreeMap<GroupId, Arc<Group>>,
-    /// The shards of the cluster in order, once all of them are here.
+    /// All shards of the cluster in order, where all of them are here; else none.
     shards: Arc<[Arc<Group>]>,
+    /// All shards of the cluster, by number; none where there is no replica here.
+    table: Arc<[Option<Arc<Group>>]>,
 }
 
 impl std::fmt::Debug for Node {
@@ -137,7 +140,7 @@ impl Node {
         *self.inner.tasks.lock() = vec![
             tokio::spawn(ticker::run(groups.clone(), stop.clone())),
             tokio::spawn(transfer::balance(options.node_id, groups.clone(), stop.clone())),
-            tokio::spawn(open_shards(Arc::downgrade(&self.inner), stop.clone())),
+            tokio::spawn(placing::follow(Arc::downgrade(&self.inner), stop.clone())),
             tokio::spawn(checkpointer.run(stop.clone())),
             tokio::spawn(watch_disk(log.clone(), admission.clone(), stop.clone())),
             tokio::spawn(clocks::run(
@@ -194,18 +197,25 @@ impl Node {
         (shards > 0).then_some(shards)
     }
 
-    /// All shards of the cluster in order, shard 0 first; empty before it is made.
+    /// All shards of the cluster in order, shard 0 first; empty before it is made, and on a node that does
+    /// not have all of them (see [`Self::shard_table`]).
     #[must_use]
     pub fn shards(&self) -> Arc<[Arc<Group>]> {
         self.inner.groups.read().shards.clone()
+    }
+
+    /// All shards of the cluster by number, none where there is no replica here; empty before it is made.
+    #[must_use]
+    pub fn shard_table(&self) -> Arc<[Option<Arc<Group>>]> {
+        self.inner.groups.read().table.clone()
     }
 
     /// The group of the shard that `user` belongs to, if it is replicated here.
     #[must_use]
     pub fn shard_for(&self, user: &[u8]) -> Option<Arc<Group>> {
         let groups = self.inner.groups.read();
-        let count = u32::try_from(groups.shards.len()).ok().filter(|count| *count > 0)?;
-        groups.shards.get(shard_of(user, count) as usize).cloned()
+        let count = u32::try_from(groups.table.len()).ok().filter(|count| *count > 0)?;
+        groups.table.get(shard_of(user, count) as usize).cloned().flatten()
     }
 
     /// A group by its id, if it is replicated here.
@@ -278,55 +288,52 @@ impl Node {
         if let Some(group) = self.group(id) {
             return Ok(group);
         }
-        let group = self.inner.opener.open(id).await?;
+        let group = self.inner.opener.open_new(id).await?;
         self.inner.groups.write().by_id.insert(id, group.clone());
         Ok(group)
     }
 
-    /// Puts the shards in order, once the meta group says how many there are and all are here.
+    /// Puts the shards in order, once the meta group says how many there are.
     pub(crate) fn adopt_shards(&self) {
         let Some(count) = self.shard_count() else { return };
         let mut groups = self.inner.groups.write();
-        let shards: Option<Vec<_>> =
-            (0..count).map(|shard| groups.by_id.get(&group_of_shard(shard)).cloned()).collect();
-        if let Some(shards) = shards {
-            groups.shards = shards.into();
-        }
+        let here = |shard: u32| groups.by_id.get(&group_of_shard(shard)).cloned();
+        let table: Vec<_> = (0..count).map(here).collect();
+        // Who goes by their number must not take a part of them for all.
+        let all: Option<Vec<_>> = table.iter().cloned().collect();
+        groups.shards = all.unwrap_or_default().into();
+        groups.table = table.into();
     }
 }
 
 impl Inner {
+    pub(crate) fn meta(&self) -> &Arc<Group> {
+        &self.meta
+    }
+
+    /// Held while a group is opened or dropped.
+    pub(crate) fn opening(&self) -> &tokio::sync::Mutex<()> {
+        &self.opening
+    }
+
+    /// Takes a group out, so that nobody finds it any more.
+    pub(crate) fn take_group(&self, id: GroupId) -> Option<Arc<Group>> {
+        let mut groups = self.groups.write();
+        let group = groups.by_id.remove(&id)?;
+        groups.shards = Arc::default();
+        let others = |known: &Option<Arc<Group>>| known.clone().filter(|known| known.id() != id);
+        groups.table = groups.table.iter().map(others).collect();
+        Some(group)
+    }
+
+    /// Puts a group back that was taken out and stays.
+    pub(crate) fn put_group_back(&self, group: Arc<Group>) {
+        self.groups.write().by_id.insert(group.id(), group);
+    }
+
     fn all_groups(&self) -> Vec<Arc<Group>> {
         let groups = self.groups.read();
         std::iter::once(&self.meta).chain(groups.by_id.values()).cloned().collect()
-    }
-}
-
-/// Opens the groups of all shards as soon as meta says how many there are: whoever is taken into a
-/// cluster hears of them from the leaders of their groups, and must have them then.
-async fn open_shards(inner: std::sync::Weak<Inner>, stop: CancellationToken) {
-    let mut applied = match inner.upgrade() {
-        Some(inner) => inner.meta.watch_applied(),
-        None => return,
-    };
-    loop {
-        applied.borrow_and_update();
-        let Some(inner) = inner.upgrade() else { return };
-        let node = Node { inner };
-        if node.shards().is_empty() {
-            for shard in 0..node.shard_count().unwrap_or(0) {
-                if let Err(error) = node.ensure_group(group_of_shard(shard)).await {
-                    tracing::error!(shard, %error, "a shard cannot be opened");
-                }
-            }
-            node.adopt_shards();
-        }
-        drop(node);
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            changed = applied.changed() => if changed.is_err() { return },
-        }
     }
 }
 

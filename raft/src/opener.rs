@@ -25,12 +25,27 @@ pub(crate) struct GroupOpener {
 impl GroupOpener {
     /// The groups besides the meta group that the log holds something of.
     pub(crate) fn known_groups(&self) -> Vec<GroupId> {
-        let holds_something = |id: &GroupId| {
-            let state = self.log.group_state(*id);
-            state.vote.is_some() || state.last.is_some() || state.checkpoint.is_some()
-        };
         let groups = self.log.groups().into_iter();
-        groups.filter(|id| *id != META_GROUP && holds_something(id)).collect()
+        groups.filter(|id| *id != META_GROUP && self.holds_something(*id)).collect()
+    }
+
+    /// Opens a group that the node may not know yet. What an earlier life of it has left on the disk, when
+    /// a crash cut its end short, is removed first.
+    pub(crate) async fn open_new(&self, id: GroupId) -> Result<Arc<Group>, NodeOpenError> {
+        if !self.holds_something(id) {
+            let (files, dir) = (self.options.files.clone(), self.options.data_dir.clone());
+            blocking(move || {
+                Shard::forget(&files, &dir, id)
+                    .map_err(|source| NodeOpenError::Leftovers { group: id, source })
+            })
+            .await?;
+        }
+        self.open(id).await
+    }
+
+    fn holds_something(&self, id: GroupId) -> bool {
+        let state = self.log.group_state(id);
+        state.vote.is_some() || state.last.is_some() || state.checkpoint.is_some()
     }
 
     /// Loads a group's state and starts its replica.

@@ -27,6 +27,9 @@ impl Group {
     /// Requests of one peer must be passed in the order in which it made them; each is handed to
     /// openraft when this future is polled first.
     pub async fn receive(&self, request: PeerRequest) -> Result<PeerResponse, ReceiveError> {
+        if self.is_leaving() {
+            return Err(ReceiveError::Stopped);
+        }
         let raft = self.raft();
         let stopped = |_| ReceiveError::Stopped;
         Ok(match request {
@@ -50,6 +53,9 @@ impl Group {
                 raft.handle_transfer_leader(rpc).await.map_err(stopped)?,
             ),
             PeerRequest::Clock => PeerResponse::Clock { unix_ms: self.clock_ms() },
+            PeerRequest::MayForget { node } => {
+                PeerResponse::MayForget { is_certain: self.may_forget(node).await }
+            }
         })
     }
 
@@ -60,6 +66,9 @@ impl Group {
         vote: RaftVote,
         file: SnapshotFile,
     ) -> Result<RaftVote, ReceiveError> {
+        if self.is_leaving() {
+            return Err(ReceiveError::Stopped);
+        }
         let meta = file.meta().map_err(ReceiveError::Snapshot)?;
         let snapshot = Snapshot { meta, snapshot: SnapshotData::File(file) };
         let installed = self.raft().install_full_snapshot(vote, snapshot).await;
@@ -69,6 +78,13 @@ impl Group {
     /// Whether a vote may be granted already. A replica that restarted does not know to whose lease
     /// it gave its word; a transfer is made by the leader itself and needs no lease to end.
     fn may_vote(&self, request: &VoteRequest<TypeConfig>) -> bool {
+        // An empty replica that returned to this node stands where another one has made promises: it has
+        // no say before a leader has told it who the members are.
+        let metrics = self.raft().metrics();
+        let is_told = metrics.borrow_watched().membership_config.membership().voter_ids().next();
+        if is_told.is_none() && self.has_returned() {
+            return false;
+        }
         request.leadership_transfer || self.silent_until.is_none_or(|until| Instant::now() >= until)
     }
 

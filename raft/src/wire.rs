@@ -9,13 +9,14 @@
 //!   3 pre-vote    as vote
 //!   4 transfer    vote | to u64 | log id?
 //!   5 clock
+//!   6 may forget  node u64
 //! response   version 1 | kind u8 | body
 //!   1 appended             2 appended in part: log id?
 //!   3 conflict             4 higher vote: vote
 //!   5 vote: vote | granted u8 | log id?
 //!   6 transfer accepted    7 transfer refused, vote changed: vote | vote
 //!   8 transfer refused, log not flushed: log id? | log id?
-//!   9 clock: Unix ms u64
+//!   9 clock: Unix ms u64   10 may forget: certain u8
 //! vote       term u64 | node u64 | committed u8
 //! log id?    0, or 1 | term u64 | index u64
 //! ```
@@ -91,6 +92,10 @@ impl PeerRequest {
                 put_log_id(&mut out, transfer.last_log_id().copied());
             }
             Self::Clock => out.put_u8(5),
+            Self::MayForget { node } => {
+                out.put_u8(6);
+                out.put_u64_le(node);
+            }
         }
         out.freeze()
     }
@@ -108,6 +113,7 @@ impl PeerRequest {
                 reader.log_id()?,
             )),
             5 => Self::Clock,
+            6 => Self::MayForget { node: reader.u64()? },
             found => return Err(WireError::Tag { what: "request", found }),
         };
         reader.end().map(|()| request)
@@ -152,6 +158,10 @@ impl PeerResponse {
                 out.put_u8(9);
                 out.put_u64_le(*unix_ms);
             }
+            Self::MayForget { is_certain } => {
+                out.put_u8(10);
+                out.put_u8(u8::from(*is_certain));
+            }
         }
         out.freeze()
     }
@@ -178,6 +188,7 @@ impl PeerResponse {
                 Self::TransferLeader(Err(TransferLeaderError::LogNotFlushed { expected, actual }))
             }
             9 => Self::Clock { unix_ms: reader.u64()? },
+            10 => Self::MayForget { is_certain: reader.flag()? },
             found => return Err(WireError::Tag { what: "response", found }),
         };
         reader.end().map(|()| response)
@@ -353,6 +364,7 @@ mod tests {
             PeerRequest::PreVote(ask),
             PeerRequest::TransferLeader(TransferLeaderRequest::new(vote, 2, commit)),
             PeerRequest::Clock,
+            PeerRequest::MayForget { node: 3 },
         ]
     }
 
@@ -375,6 +387,7 @@ mod tests {
                 actual: None,
             })),
             PeerResponse::Clock { unix_ms: 1_700_000_000_000 },
+            PeerResponse::MayForget { is_certain: true },
         ]
     }
 
@@ -410,7 +423,7 @@ mod tests {
     #[test]
     fn appends_keep_their_order_even_without_entries() {
         let urgent: Vec<bool> = requests().iter().map(PeerRequest::is_urgent).collect();
-        assert_eq!(urgent, [false, false, true, true, true, true]);
+        assert_eq!(urgent, [false, false, true, true, true, true, true]);
     }
 
     #[test]

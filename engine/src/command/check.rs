@@ -5,13 +5,14 @@
 
 use bytes::Bytes;
 
-use super::{Command, Enqueue, RegisterGateway};
+use super::{Command, Enqueue, RegisterGateway, ReplicaMove};
 use crate::{
     codec::varint_len,
     device::{DeviceId, is_valid_user},
     limits::{
         ACK_SEQS_MAX, ADDRESS_BYTES_MAX, BODY_BYTES_MAX, MESSAGE_ID_BYTES, NAME_BYTES_MAX,
-        PUSH_TOKEN_BYTES_MAX, REASON_BYTES_MAX,
+        NODES_MAX, PUSH_TOKEN_BYTES_MAX, REASON_BYTES_MAX, SHARDS_MAX, STALLED_BYTES_MAX,
+        ZONE_BYTES_MAX,
     },
     reply::Status,
 };
@@ -40,11 +41,16 @@ impl Command {
                 text(name, NAME_BYTES_MAX)?;
                 text(address, ADDRESS_BYTES_MAX)
             }
+            Self::SetNodeState(c) => at_most(c.zone.len(), ZONE_BYTES_MAX),
+            Self::SetPlacement(c) => at_most(c.replicas.len(), NODES_MAX),
+            Self::BeginMoves(c) => at_most(c.moves.len(), SHARDS_MAX as usize),
+            Self::NoteMove(c) => at_most(c.stalled.len(), STALLED_BYTES_MAX),
             Self::Init(_)
             | Self::SetRules(_)
             | Self::Sweep(_)
             | Self::Tick
             | Self::InitCluster(_)
+            | Self::EndMove(_)
             | Self::EndIncarnation(_)
             | Self::RaiseFormat(_) => Ok(()),
         }
@@ -80,6 +86,11 @@ impl Command {
             Self::RegisterGateway(c) => 1 + 2 + c.name.len() + 2 + c.address.len(),
             Self::EndIncarnation(_) => 4 + 8,
             Self::RaiseFormat(_) => 4,
+            Self::SetNodeState(c) => 8 + 1 + 2 + c.zone.len(),
+            Self::SetPlacement(c) => 4 + 4 + 8 * c.replicas.len(),
+            Self::BeginMoves(c) => 8 + 4 + ReplicaMove::BYTES * c.moves.len(),
+            Self::NoteMove(c) => 4 + 8 + 1 + 2 + c.stalled.len(),
+            Self::EndMove(_) => 4 + 8 + 1,
         }
     }
 }
@@ -90,6 +101,10 @@ fn device(id: &DeviceId) -> Result<(), Status> {
 
 fn within(bytes: &Bytes, max: usize) -> Result<(), Status> {
     if bytes.len() <= max { Ok(()) } else { Err(Status::Invalid) }
+}
+
+fn at_most(count: usize, max: usize) -> Result<(), Status> {
+    if count <= max { Ok(()) } else { Err(Status::Invalid) }
 }
 
 fn text(text: &str, max: usize) -> Result<(), Status> {

@@ -31,6 +31,7 @@ impl Shard {
     /// by a later one.
     pub fn checkpoint(&self) -> Result<LogId, CheckpointError> {
         let _one_at_a_time = self.writing.lock();
+        self.check_not_ended()?;
         let snapshot = self.snapshot();
         let at = snapshot.header.applied.ok_or(CheckpointError::Empty)?;
         if let Some(done) = self.checkpoint_meta().filter(|done| done.at >= at) {

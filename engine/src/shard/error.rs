@@ -110,6 +110,9 @@ pub enum CheckpointError {
     /// Nothing has been applied yet.
     #[error("nothing has been applied yet")]
     Empty,
+    /// The replica is about to be dropped.
+    #[error("the replica is about to be dropped")]
+    Ended,
     /// A message cannot be read where it lies.
     #[error("a message cannot be moved: {0}")]
     Message(#[from] FetchError),

@@ -86,6 +86,7 @@ impl Shard {
     /// See [`ImportError`]; the state is as it was then.
     pub fn import(&self, input: &mut dyn Read) -> Result<(), ImportError> {
         let _one_at_a_time = self.writing.lock();
+        self.check_not_ended()?;
         let state = self.read_with_bodies(input)?;
         self.adopt(state)
     }

@@ -224,6 +224,9 @@ impl State {
         let reply = meta::apply(self, &mut next, context, command);
         if next != **meta {
             next.version = context.position.get();
+            if next.has_moved_on_from(&meta) {
+                next.placement.version = next.version;
+            }
             *meta = Arc::new(next);
         }
         reply
@@ -265,6 +268,11 @@ fn refusal(command: &Command, status: Status) -> Reply {
         | Command::Tick
         | Command::InitCluster(_)
         | Command::SetNode(_)
-        | Command::RaiseFormat(_) => Reply::Done(status),
+        | Command::RaiseFormat(_)
+        | Command::SetNodeState(_)
+        | Command::SetPlacement(_)
+        | Command::BeginMoves(_)
+        | Command::NoteMove(_)
+        | Command::EndMove(_) => Reply::Done(status),
     }
 }

@@ -10,6 +10,7 @@ use super::{
     mailbox::Mailbox,
     message::{Message, Place},
     meta::{ClusterInfo, FORMAT_FIRST, GatewayInfo, MetaState, NodeInfo},
+    placement::{decode_placement, encode_placement},
     user::{Device, SessionRecord, User},
 };
 use crate::{
@@ -306,6 +307,7 @@ pub(crate) fn encode_meta(out: &mut BytesMut, meta: &MetaState) {
         out.put_u8(u8::from(gateway.live));
         out.put_u64_le(gateway.registered_at_ms);
     }
+    encode_placement(out, &meta.placement);
 }
 
 /// Reads what [`encode_meta`] wrote.
@@ -337,6 +339,7 @@ pub(crate) fn decode_meta(bytes: Bytes) -> Result<MetaState, DecodeError> {
         let gateway = decode_gateway(&mut reader)?;
         meta.gateways.insert(gateway.gateway_id, gateway);
     }
+    meta.placement = decode_placement(&mut reader)?;
     reader.finish()?;
     Ok(meta)
 }

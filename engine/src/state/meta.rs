@@ -6,9 +6,13 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    command::{EndIncarnation, GatewayKind, InitCluster, RaiseFormat, RegisterGateway, SetNode},
+    command::{
+        BeginMoves, EndIncarnation, GatewayKind, InitCluster, NodeState, RaiseFormat,
+        RegisterGateway, SetNode, SetNodeState, SetPlacement,
+    },
     limits::{GATEWAYS_MAX, GENERATION_MAX, NODES_MAX, SHARDS_MAX},
     reply::{Registered, Status},
+    state::placement::{NodeRole, Placement},
 };
 
 /// The format in which every cluster begins. Fixed for good: it is what a state without a word about it
@@ -63,6 +67,7 @@ pub struct MetaState {
     pub(crate) gateways: BTreeMap<u32, GatewayInfo>,
     pub(crate) gateway_id_last: u32,
     pub(crate) format: u32,
+    pub(crate) placement: Placement,
 }
 
 impl Default for MetaState {
@@ -74,6 +79,7 @@ impl Default for MetaState {
             gateways: BTreeMap::new(),
             gateway_id_last: 0,
             format: FORMAT_FIRST,
+            placement: Placement::default(),
         }
     }
 }
@@ -97,6 +103,11 @@ impl MetaState {
     /// The format that the cluster is written in: every member reads it.
     pub fn format(&self) -> u32 {
         self.format
+    }
+
+    /// Where the shards' replicas are, and what the nodes are there for.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// All nodes, by id.
@@ -141,6 +152,9 @@ impl MetaState {
 
     pub(super) fn set_node(&mut self, command: &SetNode) -> Status {
         let is_new = !self.nodes.contains_key(&command.node_id);
+        if self.placement.role(command.node_id).state == NodeState::Removed {
+            return Status::Fenced;
+        }
         if command.address.is_empty() || (is_new && self.nodes.len() >= NODES_MAX) {
             return Status::Invalid;
         }
@@ -156,6 +170,7 @@ impl MetaState {
         cluster.cluster_id = cluster_id;
         self.version = version;
         self.nodes.clear();
+        self.placement = Placement::default();
         self.gateways.values_mut().for_each(|gateway| gateway.live = false);
     }
 
@@ -167,6 +182,53 @@ impl MetaState {
         }
         self.format = command.to;
         Status::Ok
+    }
+
+    /// A node that leaves has no replica any more; nothing but its id is kept of it.
+    pub(super) fn set_node_state(&mut self, command: &SetNodeState) -> Status {
+        let SetNodeState { node_id, state, zone } = command.clone();
+        if !self.nodes.contains_key(&node_id) {
+            return Status::Invalid;
+        }
+        if state == NodeState::Removed {
+            if !self.placement.shards_on(node_id).is_empty() {
+                return Status::Invalid;
+            }
+            self.nodes.remove(&node_id);
+        }
+        self.placement.roles.insert(node_id, NodeRole { state, zone });
+        Status::Ok
+    }
+
+    pub(super) fn set_placement(&mut self, command: &SetPlacement) -> Status {
+        let are_nodes = command.replicas.iter().all(|node| self.nodes.contains_key(node));
+        if command.shard >= self.shards() || !are_nodes {
+            return Status::Invalid;
+        }
+        self.placement.set_placement(command.shard, &command.replicas)
+    }
+
+    pub(super) fn begin_moves(
+        &mut self,
+        command: &BeginMoves,
+        position: u64,
+        now_ms: u64,
+    ) -> Status {
+        let BeginMoves { placement_version, moves } = command;
+        let nodes = &self.nodes;
+        let known = |node: u64| nodes.contains_key(&node);
+        self.placement.begin_moves(*placement_version, moves, position, now_ms, known)
+    }
+
+    /// Whether a plan that was made for the state before may not fit this one any more. How far a move
+    /// is does not matter to that, nor does a node that has no role yet.
+    pub(super) fn has_moved_on_from(&self, before: &Self) -> bool {
+        let moving = |meta: &Self| {
+            meta.placement.moves().map(|m| (m.id, m.replica, m.aborting)).collect::<Vec<_>>()
+        };
+        self.placement.roles != before.placement.roles
+            || self.placement.replicas != before.placement.replicas
+            || moving(self) != moving(before)
     }
 
     pub(super) fn register(

@@ -1,8 +1,8 @@
 //! A backup of a group begins a second life: everything is there, and positions go on above.
 
 use switchboard_engine::{
-    GatewayKind, ImportError, InitCluster, META_GROUP, RegisterGateway, Reply, Restoration, Rules,
-    SetNode, Shard, ShardOptions,
+    CheckpointError, GatewayKind, ImportError, InitCluster, META_GROUP, Placement, RegisterGateway,
+    Reply, Restoration, Rules, SetNode, SetPlacement, Shard, ShardOptions,
 };
 
 use crate::support::{Driver, GROUP, Replica, claim, claimed, device, enqueue, enqueued};
@@ -58,6 +58,9 @@ fn a_restored_meta_group_has_no_nodes_and_higher_incarnations() {
     driver.one(&[&from], switchboard_engine::Command::InitCluster(init));
     let set = SetNode { node_id: 1, address: "a:1".to_owned(), disk_id: [1; 16] };
     driver.one(&[&from], switchboard_engine::Command::SetNode(set));
+    let placed = SetPlacement { shard: 2, replicas: vec![1] };
+    driver.one(&[&from], switchboard_engine::Command::SetPlacement(placed));
+    from.shard.meta(|meta| assert!(!meta.placement().names(2, 7)));
     let register = || {
         switchboard_engine::Command::RegisterGateway(RegisterGateway {
             name: "gateway".to_owned(),
@@ -78,6 +81,9 @@ fn a_restored_meta_group_has_no_nodes_and_higher_incarnations() {
     to.shard.meta(|meta| {
         assert_eq!(meta.cluster().map(|c| (c.cluster_id, c.shards)), Some(([9; 16], 4)));
         assert_eq!(meta.nodes().count(), 0);
+        // Where replicas were in the old cluster must not end one in the new.
+        assert_eq!(meta.placement(), &Placement::default());
+        assert!(meta.placement().names(2, 7));
         assert!(meta.has_ended(before.gateway_id, before.incarnation));
     });
     driver.skip_to(&to);
@@ -98,4 +104,20 @@ fn a_restoration_without_a_higher_generation_or_into_a_used_group_is_refused() {
     }
     let refused = from.shard.restore(&mut &bytes[..], &restoration(1));
     assert!(matches!(refused, Err(ImportError::Behind { .. })), "{refused:?}");
+}
+
+/// A mark of a checkpoint behind the log's end of a replica would be the first word of the next one there.
+#[test]
+fn a_replica_that_is_about_to_go_writes_nothing_any_more() {
+    let replica = Replica::new(7, ShardOptions::default());
+    let mut driver = Driver::begin(&[&replica], Rules::default());
+    let bytes = exported(&replica.shard);
+    driver.one(&[&replica], enqueue("bob", 1, 1, "a message"));
+    let before = replica.shard.checkpoint_meta().map(|meta| meta.at);
+    replica.shard.end();
+    let refused = replica.shard.checkpoint();
+    assert!(matches!(refused, Err(CheckpointError::Ended)), "{refused:?}");
+    let refused = replica.shard.import(&mut &bytes[..]);
+    assert!(matches!(refused, Err(ImportError::Checkpoint(CheckpointError::Ended))), "{refused:?}");
+    assert_eq!(replica.shard.checkpoint_meta().map(|meta| meta.at), before);
 }

@@ -19,13 +19,18 @@ pub(crate) fn command_bytes(command: &Command) -> usize {
         Command::Purge(purge) => purge.device.user.len() + purge.reason.len(),
         Command::SetNode(node) => node.address.len(),
         Command::RegisterGateway(gateway) => gateway.name.len() + gateway.address.len(),
+        Command::SetNodeState(node) => node.zone.len(),
+        Command::SetPlacement(placement) => 8 * placement.replicas.len(),
+        Command::BeginMoves(begin) => size_of_val(&begin.moves[..]),
+        Command::NoteMove(note) => note.stalled.len(),
         Command::Init(_)
         | Command::SetRules(_)
         | Command::Sweep(_)
         | Command::Tick
         | Command::InitCluster(_)
-        | Command::EndIncarnation(_)
-        | Command::RaiseFormat(_) => 0,
+        | Command::RaiseFormat(_)
+        | Command::EndMove(_)
+        | Command::EndIncarnation(_) => 0,
     };
     COMMAND_OVERHEAD_BYTES + variable
 }

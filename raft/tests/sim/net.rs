@@ -54,6 +54,7 @@ impl Letter {
                     PeerRequest::PreVote(_) => "prevote".into(),
                     PeerRequest::TransferLeader(_) => "transfer".into(),
                     PeerRequest::Clock => "clock".into(),
+                    PeerRequest::MayForget { node } => format!("may forget {node}"),
                 };
                 format!("{from}>{to}/{group} {call} {what}")
             }

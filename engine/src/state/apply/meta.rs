@@ -33,6 +33,13 @@ pub(super) fn apply(
         }
         Command::RaiseFormat(c) => Reply::Done(meta.raise_format(c)),
         Command::EndIncarnation(c) => Reply::Ended(meta.end_incarnation(c)),
+        Command::SetNodeState(c) => Reply::Done(meta.set_node_state(c)),
+        Command::SetPlacement(c) => Reply::Done(meta.set_placement(c)),
+        Command::BeginMoves(c) => {
+            Reply::Done(meta.begin_moves(c, context.position.get(), context.now_ms))
+        }
+        Command::NoteMove(c) => Reply::Done(meta.placement.note_move(c, context.now_ms)),
+        Command::EndMove(c) => Reply::Done(meta.placement.end_move(c.shard, c.id, c.end)),
         other => refusal(other, Status::Invalid),
     }
 }
