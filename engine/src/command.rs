@@ -17,8 +17,8 @@ pub use entry::{DecodedCommand, ENTRY_HEAD_BYTES, EntryBuilder, EntryReader, Pus
 pub use mailbox::{Ack, Enqueue, MessageKind, Purge, RecordHead, RecordRef};
 pub use meta::{EndIncarnation, GatewayKind, InitCluster, RaiseFormat, RegisterGateway, SetNode};
 pub use placement::{
-    BeginMoves, EndMove, MoveEnd, MoveStep, NodeState, NoteMove, ReplicaMove, SetNodeState,
-    SetPlacement,
+    BeginMoves, EndMove, MoveEnd, MoveStep, NodeState, NoteMove, ReadmitNode, ReplicaMove,
+    SetNodeState, SetPlacement,
 };
 pub use session::{Claim, Release, Sweep, Unregister};
 pub use shard::{Init, Rules};
@@ -70,6 +70,8 @@ pub enum Command {
     NoteMove(NoteMove),
     /// A move ends, or is to.
     EndMove(EndMove),
+    /// A node comes back without its disk.
+    ReadmitNode(ReadmitNode),
 }
 
 /// The first byte of an encoded command. Values are never used again for something else.
@@ -94,6 +96,7 @@ mod tag {
     pub(super) const BEGIN_MOVES: u8 = 54;
     pub(super) const NOTE_MOVE: u8 = 55;
     pub(super) const END_MOVE: u8 = 56;
+    pub(super) const READMIT_NODE: u8 = 57;
 }
 
 impl Command {
@@ -120,6 +123,7 @@ impl Command {
             Self::BeginMoves(c) => put(out, tag::BEGIN_MOVES, |out| c.encode(out)),
             Self::NoteMove(c) => put(out, tag::NOTE_MOVE, |out| c.encode(out)),
             Self::EndMove(c) => put(out, tag::END_MOVE, |out| c.encode(out)),
+            Self::ReadmitNode(c) => put(out, tag::READMIT_NODE, |out| c.encode(out)),
         }
     }
 
@@ -152,6 +156,7 @@ impl Command {
             tag::BEGIN_MOVES => Self::BeginMoves(BeginMoves::decode(reader)?),
             tag::NOTE_MOVE => Self::NoteMove(NoteMove::decode(reader)?),
             tag::END_MOVE => Self::EndMove(EndMove::decode(reader)?),
+            tag::READMIT_NODE => Self::ReadmitNode(ReadmitNode::decode(reader)?),
             tag => return Err(DecodeError::Tag { what: "command", tag, at }),
         };
         Ok(DecodedCommand { command, record })

@@ -40,8 +40,8 @@ pub use codec::DecodeError;
 pub use command::{
     Ack, BeginMoves, Claim, Command, EndIncarnation, EndMove, Enqueue, EntryBuilder, EntryReader,
     GatewayKind, Init, InitCluster, MessageKind, MoveEnd, MoveStep, NodeState, NoteMove, Purge,
-    PushError, RaiseFormat, RegisterGateway, Release, ReplicaMove, Rules, SetNode, SetNodeState,
-    SetPlacement, Sweep, Unregister,
+    PushError, RaiseFormat, ReadmitNode, RegisterGateway, Release, ReplicaMove, Rules, SetNode,
+    SetNodeState, SetPlacement, Sweep, Unregister,
 };
 pub use device::{ALL_DEVICES, DeviceId, PRIMARY_DEVICE, Session, is_valid_user};
 pub use format::{FORMAT_NEWEST, FORMAT_OLDEST, Formats};

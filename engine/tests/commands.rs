@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use switchboard_engine::{
     Ack, BeginMoves, Claim, Command, DeviceId, EndIncarnation, EndMove, Enqueue, EntryBuilder,
     EntryReader, GatewayKind, Init, InitCluster, MessageKind, MoveEnd, MoveStep, NodeState,
-    NoteMove, Purge, RaiseFormat, RegisterGateway, Release, ReplicaMove, Rules, SetNode,
-    SetNodeState, SetPlacement, Sweep, Unregister,
+    NoteMove, Purge, RaiseFormat, ReadmitNode, RegisterGateway, Release, ReplicaMove, Rules,
+    SetNode, SetNodeState, SetPlacement, Sweep, Unregister,
 };
 
 fn device() -> impl Strategy<Value = DeviceId> {
@@ -99,6 +99,11 @@ fn placement_command() -> impl Strategy<Value = Command> {
         (any::<u32>(), any::<u64>(), "[a-z]{0,99}").prop_map(|(shard, id, stalled)| {
             Command::NoteMove(NoteMove { shard, id, step: MoveStep::Changing, stalled })
         }),
+        (any::<u64>(), any::<[u8; 16]>(), any::<bool>()).prop_map(
+            |(node_id, disk_id, is_forgotten)| {
+                Command::ReadmitNode(ReadmitNode { node_id, disk_id, is_forgotten })
+            }
+        ),
         (any::<u32>(), any::<u64>()).prop_map(|(shard, id)| {
             Command::EndMove(EndMove { shard, id, end: MoveEnd::Aborted })
         }),

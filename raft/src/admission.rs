@@ -57,6 +57,7 @@ fn stores_more(command: &Command) -> bool {
         | Command::BeginMoves(_)
         | Command::NoteMove(_)
         | Command::EndMove(_)
+        | Command::ReadmitNode(_)
         | Command::EndIncarnation(_) => false,
     }
 }

@@ -40,14 +40,32 @@ struct MeshState {
     spoken_of: u64,
 }
 
+/// Whether a node has the disk that it joined with, as another one knows.
+fn knows_disk(one: &Node, other: &Node) -> bool {
+    let members = one.members();
+    let known = members.iter().find(|member| member.node_id == other.node_id());
+    known.is_none_or(|member| member.disk_id == other.disk_id())
+}
+
 impl Mesh {
-    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
-        let state = self.0.lock();
-        state.cut.contains(&from) || state.cut.contains(&to)
+    async fn open(&self, id: NodeId, disk: u64) -> Node {
+        let mut options = NodeOptions::new("/data", id, format!("node-{id}"));
+        options.files = Arc::new(SimFiles::new(disk));
+        options.log.segment_bytes = crate::limits::SEGMENT_BYTES_MIN;
+        options.transport = Arc::new(MeshTransport { mesh: self.clone(), from: id });
+        let node = Node::open(options).await.expect("opens");
+        self.0.lock().nodes.insert(id, node.clone());
+        node
     }
 
-    fn group(&self, node: NodeId, group: GroupId) -> Option<Arc<Group>> {
-        self.0.lock().nodes.get(&node)?.group(group)
+    /// A group of a node that another one talks to, if neither is cut off or has, to the other's
+    /// knowledge, lost its disk.
+    fn group(&self, from: NodeId, to: NodeId, group: GroupId) -> Option<Arc<Group>> {
+        let state = self.0.lock();
+        let (from, to) = (state.nodes.get(&from)?, state.nodes.get(&to)?);
+        let cut = [from, to].iter().any(|node| state.cut.contains(&node.node_id()));
+        let is_heard = !cut && knows_disk(from, to) && knows_disk(to, from);
+        if is_heard { to.group(group) } else { None }
     }
 
     /// Whether a request goes ahead of those that are held back.
@@ -76,9 +94,9 @@ impl Mesh {
             while self.0.lock().held == Some(to) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            let received = match self.group(to, group) {
-                Some(group) if !self.is_cut(from, to) => group.receive(request).await.ok(),
-                _ => None,
+            let received = match self.group(from, to, group) {
+                Some(group) => group.receive(request).await.ok(),
+                None => None,
             };
             let _ = answer.send(received.ok_or(TransportError::Unreachable(to)));
         }
@@ -102,9 +120,9 @@ impl Transport for MeshTransport {
         let (mesh, from) = (self.mesh.clone(), self.from);
         if mesh.overtakes(to, &request) {
             return Box::pin(async move {
-                let received = match mesh.group(to, group) {
-                    Some(group) if !mesh.is_cut(from, to) => group.receive(request).await.ok(),
-                    _ => None,
+                let received = match mesh.group(from, to, group) {
+                    Some(group) => group.receive(request).await.ok(),
+                    None => None,
                 };
                 received.ok_or(TransportError::Unreachable(to))
             });
@@ -138,12 +156,12 @@ impl Transport for MeshTransport {
     ) -> BoxFuture<'static, Result<RaftVote, TransportError>> {
         let (mesh, from) = (self.mesh.clone(), self.from);
         Box::pin(async move {
-            match mesh.group(to, group) {
-                Some(group) if !mesh.is_cut(from, to) => {
+            match mesh.group(from, to, group) {
+                Some(group) => {
                     let installed = group.receive_snapshot(vote, snapshot).await;
                     installed.map_err(|_| TransportError::Broken(to))
                 }
-                _ => Err(TransportError::Unreachable(to)),
+                None => Err(TransportError::Unreachable(to)),
             }
         })
     }
@@ -158,7 +176,10 @@ impl Cluster {
     async fn new() -> Self {
         let cluster = Self::unfounded(3).await;
         let members = BTreeSet::from([1, 2, 3]);
-        cluster.nodes[0].meta().raft().initialize(members).await.expect("a fresh cluster");
+        for node in &cluster.nodes {
+            // Who was told by another one meanwhile has begun by that.
+            let _ = node.meta().begin(members.clone()).await;
+        }
         cluster
     }
 
@@ -166,13 +187,7 @@ impl Cluster {
         let mesh = Mesh::default();
         let mut nodes = Vec::new();
         for id in 1..=count {
-            let mut options = NodeOptions::new("/data", id, format!("node-{id}"));
-            options.files = Arc::new(SimFiles::new(id));
-            options.log.segment_bytes = crate::limits::SEGMENT_BYTES_MIN;
-            options.transport = Arc::new(MeshTransport { mesh: mesh.clone(), from: id });
-            let node = Node::open(options).await.expect("opens");
-            mesh.0.lock().nodes.insert(id, node.clone());
-            nodes.push(node);
+            nodes.push(mesh.open(id, id).await);
         }
         Self { mesh, nodes }
     }
@@ -210,9 +225,21 @@ impl Cluster {
         }
     }
 
+    /// Ends a node and starts it with an empty disk.
+    pub(crate) async fn wipe(&mut self, id: NodeId) {
+        let place = usize::try_from(id - 1).expect("few nodes");
+        self.mesh.0.lock().nodes.remove(&id);
+        self.nodes[place].shutdown().await;
+        self.nodes[place] = self.mesh.open(id, 100 + id).await;
+    }
+
     /// Cuts a node off.
     pub(crate) fn cut(&self, node: NodeId) {
         self.mesh.0.lock().cut.insert(node);
+    }
+
+    pub(crate) fn heal_one(&self, node: NodeId) {
+        self.mesh.0.lock().cut.remove(&node);
     }
 
     /// Ends all cuts.

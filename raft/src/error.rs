@@ -146,8 +146,9 @@ pub enum NodeOpenError {
     /// The directory of snapshot files could not be made or emptied.
     #[error("the snapshot directory cannot be prepared")]
     Snapshots(#[source] io::Error),
-    /// What a replica left behind that was here before could not be removed.
-    #[error("files that group {group} left when it was here before cannot be removed")]
+    /// What a replica left behind that was here before could not be removed, or the one that takes its
+    /// place not be marked as new.
+    #[error("what group {group} left when it was here before cannot be removed")]
     Leftovers {
         /// Which group.
         group: GroupId,

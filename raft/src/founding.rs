@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::error::{FoundError, InitializeError};
 use crate::group::Group;
 use crate::initialize::{make_sole, propose, wait_ready};
-use crate::limits::{FOUND_WAIT_MAX, SHARDS_MAX};
+use crate::limits::{CHANGE_RETRY_PAUSE, FOUND_WAIT_MAX, SHARDS_MAX};
 use crate::node::Node;
 use crate::types::{NodeId, TypeConfig};
 
@@ -156,17 +156,34 @@ async fn take_in(
     }
     let id = group.id();
     let members: BTreeSet<NodeId> = group.members().await.unwrap_or_default().into_iter().collect();
-    let changed = async {
+    let change = async || {
+        // One change at a time, whoever makes it.
+        let _changing = group.changing.lock().await;
         for node in voters.difference(&members) {
             group.raft().add_learner(*node, (), true).await?;
         }
         group.raft().change_membership(voters.clone(), false).await
+    };
+    let changed = async {
+        loop {
+            match change().await {
+                Err(error) if is_in_progress(&error) => {
+                    tokio::time::sleep(CHANGE_RETRY_PAUSE).await
+                }
+                changed => return changed,
+            }
+        }
     };
     match timeout_at(deadline, changed).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(FoundError::Membership { group: id, reason: words(&error) }),
         Err(_) => Err(FoundError::Unanswered { group: id }),
     }
+}
+
+fn is_in_progress(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> bool {
+    use openraft::errors::ChangeMembershipError::InProgress;
+    matches!(error, RaftError::APIError(ClientWriteError::ChangeMembershipError(InProgress(_))))
 }
 
 fn words(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> String {

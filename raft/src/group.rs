@@ -11,13 +11,14 @@
 //! Order invariant: `purged ≤ checkpoint ≤ applied ≤ committed`, and on the leader of a one-voter
 //! group `committed ≤ flushed`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
+use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader, RaftError};
 use parking_lot::Mutex;
 use switchboard_engine::log::Log;
 use switchboard_engine::{Command, GroupId, LogId, Shard};
@@ -34,15 +35,13 @@ use crate::limits::OVERLOADED_RETRY_MAX;
 use crate::log_store::LogStore;
 use crate::log_time::LogTime;
 use crate::network::{NetworkFactory, Transport};
+use crate::newcomer::Newcomer;
 use crate::proposer::{Bounds, Outcome, Proposed, Proposer, Sink, UnderWay};
 use crate::settings;
 use crate::snapshot::SnapshotDir;
 use crate::state_machine::{Applied, News, StateMachine};
 use crate::status::{GroupStatus, Staleness, status};
 use crate::types::{EntryData, NodeId, Responder, TypeConfig};
-
-/// The life of a group in the log of a node that never dropped it.
-const FIRST_LIFE: u32 = 1;
 
 pub(crate) type GroupRaft = Raft<TypeConfig, StateMachine>;
 
@@ -52,6 +51,7 @@ pub(crate) struct GroupParts {
     pub(crate) node_id: NodeId,
     pub(crate) log: Log,
     pub(crate) shard: Arc<Shard>,
+    pub(crate) newcomer: Newcomer,
     pub(crate) clocks: Arc<Clocks>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) snapshots: SnapshotDir,
@@ -72,6 +72,7 @@ pub struct Group {
     /// Taken by the shutdown, which waits for it.
     proposing: Mutex<Option<JoinHandle<()>>>,
     freshness: Freshness,
+    pub(crate) newcomer: Newcomer,
     /// Held while members change: there is one change at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     lease: Arc<Barrier>,
@@ -92,7 +93,7 @@ impl Group {
     /// Starts the replica; it takes part in elections from now on.
     pub(crate) async fn open(parts: GroupParts) -> Result<Arc<Self>, GroupOpenError> {
         let GroupParts { id, node_id, log, shard, clocks, transport, .. } = parts;
-        let GroupParts { snapshots, bounds, admission, .. } = parts;
+        let GroupParts { snapshots, bounds, admission, newcomer, .. } = parts;
         let store = LogStore::new(log.clone(), id)
             .map_err(|source| GroupOpenError::Vote { group: id, source })?;
         let silent_until =
@@ -106,6 +107,7 @@ impl Group {
         let raft = Raft::new(node_id, config, network, store, machine)
             .await
             .map_err(|error| GroupOpenError::Raft { group: id, reason: error.to_string() })?;
+        raft.runtime_config().elect(!newcomer.is_new());
         let proposer = Arc::new(Proposer::new(log_time, bounds));
         let proposing = tokio::spawn(proposer.clone().run(RaftSink { raft: raft.clone() }));
         Ok(Arc::new(Self {
@@ -118,6 +120,7 @@ impl Group {
             admission,
             proposing: Mutex::new(Some(proposing)),
             freshness: Freshness::default(),
+            newcomer,
             changing: tokio::sync::Mutex::default(),
             leaving: AtomicBool::new(false),
             lease: Barrier::lease(raft.clone()),
@@ -176,9 +179,23 @@ impl Group {
         self.freshness.hear(committed.unwrap_or(0), applied);
     }
 
-    /// Whether this node had another replica of the group before, which it dropped.
-    pub(crate) fn has_returned(&self) -> bool {
-        self.log.group_state(self.id).life > FIRST_LIFE
+    /// Lets a replica vote and stand for election that was new here.
+    pub(crate) async fn end_newness(&self) -> std::io::Result<()> {
+        self.newcomer.end().await?;
+        self.raft.runtime_config().elect(true);
+        Ok(())
+    }
+
+    /// Begins the group with these voters. Where several begin it, each has to do so with the same ones.
+    pub(crate) async fn begin(
+        &self,
+        voters: BTreeSet<NodeId>,
+    ) -> Result<(), RaftError<TypeConfig, openraft::errors::InitializeError<TypeConfig>>> {
+        // Nobody has made promises in a group that is about to begin.
+        if let Err(error) = self.end_newness().await {
+            tracing::error!(group = self.id, %error, "a replica stays marked as new");
+        }
+        self.raft.initialize(voters).await
     }
 
     /// Says that this replica is about to be dropped, or that it is not after all. While it is, it takes

@@ -117,7 +117,7 @@ pub(crate) async fn make_sole(group: &Group, node_id: NodeId) -> Result<(), Init
     if !voters.is_empty() {
         return Err(InitializeError::OtherNode { node_id, voters });
     }
-    match group.raft().initialize(BTreeSet::from([node_id])).await {
+    match group.begin(BTreeSet::from([node_id])).await {
         Ok(()) => Ok(()),
         // A vote or entries without a membership: a first start that crashed before its first
         // entry was durable leaves nothing, so this is another's data.

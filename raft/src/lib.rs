@@ -38,6 +38,7 @@ mod membership;
 #[cfg(test)]
 mod membership_tests;
 mod network;
+mod newcomer;
 mod node;
 mod opener;
 mod options;
@@ -45,6 +46,9 @@ mod peer;
 mod placing;
 pub mod planted;
 mod proposer;
+#[cfg(test)]
+mod readmission_tests;
+mod readmitting;
 mod restoring;
 pub mod settings;
 mod shard_of;

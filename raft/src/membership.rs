@@ -129,6 +129,11 @@ impl Group {
         let _one_at_a_time = self.changing.lock().await;
         let members = self.raft().with_raft_state(Members::of).await;
         let members = members.map_err(|_| MembershipError::Stopped)?;
+        // One that left with its last change goes on as if it led, and openraft takes no further change of it.
+        let has_left = self.is_leader() && !members.voters.contains(&self.node_id());
+        if has_left {
+            return Err(MembershipError::NotLeader { leader: None });
+        }
         let Some(change) = wanted(&members) else {
             return if members.is_committed { Ok(()) } else { Err(MembershipError::InProgress) };
         };

@@ -32,7 +32,7 @@ async fn three_and_one() -> Cluster {
     cluster
 }
 
-async fn leader(cluster: &Cluster, group: GroupId) -> Arc<Group> {
+pub(crate) async fn leader(cluster: &Cluster, group: GroupId) -> Arc<Group> {
     let led = async {
         loop {
             let mut groups = cluster.nodes.iter().filter_map(|node| node.group(group));
@@ -46,7 +46,7 @@ async fn leader(cluster: &Cluster, group: GroupId) -> Arc<Group> {
 }
 
 /// Proposes to meta, as often as nothing came of it.
-async fn meta(cluster: &Cluster, command: Command) {
+pub(crate) async fn meta(cluster: &Cluster, command: Command) {
     loop {
         let proposed = leader(cluster, 0).await.propose(vec![command.clone()]).expect("room");
         match proposed.await.as_deref() {
@@ -57,7 +57,7 @@ async fn meta(cluster: &Cluster, command: Command) {
     }
 }
 
-async fn until(what: &str, mut reached: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut reached: impl FnMut() -> bool) {
     let waited = async {
         while !reached() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -120,7 +120,7 @@ fn group_move(cluster: &Cluster) -> u64 {
     cluster.nodes.iter().find_map(state).expect("a move")
 }
 
-async fn tick(cluster: &Cluster) {
+pub(crate) async fn tick(cluster: &Cluster) {
     loop {
         let group = leader(cluster, GROUP).await;
         if group.propose(vec![Command::Tick]).expect("room").await.is_ok() {

@@ -30,12 +30,12 @@ use crate::group::Group;
 use crate::health::{unreadable, watch_disk, watch_failures};
 use crate::opener::{GroupOpener, blocking};
 use crate::options::{NodeOptions, check};
-use crate::placing;
 use crate::shard_of::shard_of;
 use crate::snapshot::{SnapshotDir, SnapshotFile};
 use crate::ticker;
 use crate::transfer;
 use crate::types::NodeId;
+use crate::{placing, readmitting};
 
 /// A running node. Clones are handles of the same one.
 #[derive(Clone)]
@@ -95,7 +95,7 @@ impl Node {
         let clocks = Arc::new(Clocks::new(options.clock.clone()));
         let admission = Arc::new(Admission::default());
         let opener = GroupOpener { options, log, snapshots, admission, clocks };
-        let meta = opener.open(META_GROUP).await?;
+        let meta = opener.open_new(META_GROUP).await?;
         if let Some((active, formats)) = unreadable(&meta, opener.options.formats) {
             // Before it takes part in anything: it must not answer what it cannot read.
             meta.shutdown().await;
@@ -140,6 +140,7 @@ impl Node {
         *self.inner.tasks.lock() = vec![
             tokio::spawn(ticker::run(groups.clone(), stop.clone())),
             tokio::spawn(transfer::balance(options.node_id, groups.clone(), stop.clone())),
+            tokio::spawn(readmitting::run(Arc::downgrade(&self.inner), stop.clone())),
             tokio::spawn(placing::follow(Arc::downgrade(&self.inner), stop.clone())),
             tokio::spawn(checkpointer.run(stop.clone())),
             tokio::spawn(watch_disk(log.clone(), admission.clone(), stop.clone())),

@@ -9,6 +9,7 @@ use crate::admission::Admission;
 use crate::clocks::Clocks;
 use crate::error::NodeOpenError;
 use crate::group::{Group, GroupParts};
+use crate::newcomer::Newcomer;
 use crate::options::NodeOptions;
 use crate::proposer::Bounds;
 use crate::snapshot::SnapshotDir;
@@ -30,12 +31,13 @@ impl GroupOpener {
     }
 
     /// Opens a group that the node may not know yet. What an earlier life of it has left on the disk, when
-    /// a crash cut its end short, is removed first.
+    /// a crash cut its end short, is removed first, and the replica is marked as a newcomer.
     pub(crate) async fn open_new(&self, id: GroupId) -> Result<Arc<Group>, NodeOpenError> {
         if !self.holds_something(id) {
             let (files, dir) = (self.options.files.clone(), self.options.data_dir.clone());
             blocking(move || {
                 Shard::forget(&files, &dir, id)
+                    .and_then(|()| Newcomer::mark(&*files, &dir, id))
                     .map_err(|source| NodeOpenError::Leftovers { group: id, source })
             })
             .await?;
@@ -51,9 +53,12 @@ impl GroupOpener {
     /// Loads a group's state and starts its replica.
     pub(crate) async fn open(&self, id: GroupId) -> Result<Arc<Group>, NodeOpenError> {
         let (options, log) = (self.options.clone(), self.log.clone());
-        let shard = blocking(move || {
-            Shard::open(log, options.files, &options.data_dir, id, options.shard)
-                .map_err(|source| NodeOpenError::Shard { group: id, source })
+        let (shard, newcomer) = blocking(move || {
+            let newcomer = Newcomer::open(options.files.clone(), &options.data_dir, id)
+                .map_err(|source| NodeOpenError::Leftovers { group: id, source })?;
+            let shard = Shard::open(log, options.files, &options.data_dir, id, options.shard)
+                .map_err(|source| NodeOpenError::Shard { group: id, source })?;
+            Ok::<_, NodeOpenError>((shard, newcomer))
         })
         .await?;
         let options = &self.options;
@@ -62,6 +67,7 @@ impl GroupOpener {
             node_id: options.node_id,
             log: self.log.clone(),
             shard: Arc::new(shard),
+            newcomer,
             clocks: self.clocks.clone(),
             transport: options.transport.clone(),
             snapshots: self.snapshots.clone(),

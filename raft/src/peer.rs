@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::group::Group;
 use crate::network::{PeerRequest, PeerResponse};
+use crate::newcomer::Told;
 use crate::snapshot::{SnapshotData, SnapshotFile};
 use crate::types::{RaftVote, TypeConfig};
 
@@ -35,9 +36,11 @@ impl Group {
         Ok(match request {
             PeerRequest::Append(rpc) => {
                 let committed = rpc.leader_commit.as_ref().map(|at| at.index);
+                let told = Told::by(&rpc);
                 let appended = raft.append_entries(rpc).await.map_err(|_| ReceiveError::Stopped)?;
                 if appended.is_success() {
                     self.hear(committed);
+                    self.catch_up_as_newcomer(told).await;
                 }
                 PeerResponse::Append(appended)
             }
@@ -78,14 +81,23 @@ impl Group {
     /// Whether a vote may be granted already. A replica that restarted does not know to whose lease
     /// it gave its word; a transfer is made by the leader itself and needs no lease to end.
     fn may_vote(&self, request: &VoteRequest<TypeConfig>) -> bool {
-        // An empty replica that returned to this node stands where another one has made promises: it has
-        // no say before a leader has told it who the members are.
-        let metrics = self.raft().metrics();
-        let is_told = metrics.borrow_watched().membership_config.membership().voter_ids().next();
-        if is_told.is_none() && self.has_returned() {
+        if self.newcomer.is_new() {
             return false;
         }
         request.leadership_transfer || self.silent_until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    async fn catch_up_as_newcomer(&self, told: Told) {
+        if !self.newcomer.has_caught_up(told) {
+            return;
+        }
+        match self.end_newness().await {
+            Ok(()) => tracing::info!(group = self.id(), "a new replica has caught up"),
+            // The next append tries it again.
+            Err(error) => {
+                tracing::error!(group = self.id(), %error, "a replica stays marked as new")
+            }
+        }
     }
 
     fn no_vote(&self) -> VoteResponse<TypeConfig> {

@@ -4,8 +4,7 @@
 //!  placement names this node ─▶ an empty replica, in a new life of the group ─▶ its leader feeds it
 //!  placement names it no more ─▶ its group counts on it no more ─▶ the log forgets the group ─▶ its files go
 //! ```
-//! An empty replica that returns has no vote to give before a leader has told it who the members are: it
-//! stands where another one has made promises.
+//! A replica that is new here has no vote before it has [caught up](crate::newcomer).
 //!
 //! The placement that is applied here may be old, or wrong, so it only raises the question. What decides is
 //! the word of the group's leader that this node is no member and that every voter knows it.
@@ -22,6 +21,7 @@ use crate::group::Group;
 use crate::limits::{MAY_FORGET_WAIT_MAX, PLACEMENT_LOOK_INTERVAL};
 use crate::network::{PeerRequest, PeerResponse};
 use crate::node::{Inner, Node};
+use crate::types::NodeId;
 
 /// What there is to do.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -94,12 +94,12 @@ impl Node {
     pub(crate) async fn drop_if_forgotten(&self, id: GroupId) -> bool {
         debug_assert_ne!(id, META_GROUP, "every node has the meta group");
         let _opening = self.inner.opening().lock().await;
-        if !self.is_forgotten(id).await {
+        if !self.is_forgotten(id, self.node_id()).await {
             return false;
         }
         let Some(group) = self.inner.take_group(id) else { return false };
         group.set_leaving(true);
-        if !self.is_forgotten(id).await {
+        if !self.is_forgotten(id, self.node_id()).await {
             group.set_leaving(false);
             self.inner.put_group_back(group);
             return false;
@@ -108,15 +108,18 @@ impl Node {
         true
     }
 
-    /// Whether a leader of the group says for certain that nobody counts on the replica here. An answer may
+    /// Whether a leader of the group says for certain that nobody counts on a node's replica. An answer may
     /// only be missing: a replica that is kept too long harms nobody.
-    async fn is_forgotten(&self, id: GroupId) -> bool {
-        let node = self.node_id();
-        let asked = self.members().into_iter().filter(|member| member.node_id != node);
-        let asked = asked.map(|member| {
+    pub(crate) async fn is_forgotten(&self, id: GroupId, node: NodeId) -> bool {
+        if let Some(group) = self.group(id)
+            && group.may_forget(node).await
+        {
+            return true;
+        }
+        let others = self.members().into_iter().map(|member| member.node_id);
+        let asked = others.filter(|other| ![node, self.node_id()].contains(other)).map(|other| {
             let request = PeerRequest::MayForget { node };
-            let transport = &self.options().transport;
-            transport.call(member.node_id, id, request, MAY_FORGET_WAIT_MAX)
+            self.options().transport.call(other, id, request, MAY_FORGET_WAIT_MAX)
         });
         let answers = futures::future::join_all(asked).await;
         answers

@@ -51,6 +51,7 @@ impl Command {
             | Self::Tick
             | Self::InitCluster(_)
             | Self::EndMove(_)
+            | Self::ReadmitNode(_)
             | Self::EndIncarnation(_)
             | Self::RaiseFormat(_) => Ok(()),
         }
@@ -91,6 +92,7 @@ impl Command {
             Self::BeginMoves(c) => 8 + 4 + ReplicaMove::BYTES * c.moves.len(),
             Self::NoteMove(c) => 4 + 8 + 1 + 2 + c.stalled.len(),
             Self::EndMove(_) => 4 + 8 + 1,
+            Self::ReadmitNode(_) => 8 + 16 + 1,
         }
     }
 }

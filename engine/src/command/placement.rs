@@ -34,6 +34,18 @@ pub struct SetNodeState {
     pub zone: String,
 }
 
+/// A node whose disk is lost comes back with another one. Until it is forgotten, the node has no part in
+/// anything: it was counted on with promises and entries that are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadmitNode {
+    /// Which node.
+    pub node_id: u64,
+    /// The disk that it comes back with. The one that is recorded: it did not lose it after all.
+    pub disk_id: [u8; 16],
+    /// Whether every group has taken it out, and every voter knows that: the disk is recorded.
+    pub is_forgotten: bool,
+}
+
 /// Records where a shard's replicas are, once: from then on they go by moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetPlacement {
@@ -156,6 +168,22 @@ impl SetNodeState {
             node_id: reader.u64()?,
             state: NodeState::read(reader)?,
             zone: reader.text("zone", ZONE_BYTES_MAX)?,
+        })
+    }
+}
+
+impl ReadmitNode {
+    pub(super) fn encode(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.node_id);
+        out.put_slice(&self.disk_id);
+        out.put_u8(u8::from(self.is_forgotten));
+    }
+
+    pub(super) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            node_id: reader.u64()?,
+            disk_id: reader.array()?,
+            is_forgotten: reader.bool("whether a node is forgotten")?,
         })
     }
 }

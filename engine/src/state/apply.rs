@@ -273,6 +273,7 @@ fn refusal(command: &Command, status: Status) -> Reply {
         | Command::SetPlacement(_)
         | Command::BeginMoves(_)
         | Command::NoteMove(_)
-        | Command::EndMove(_) => Reply::Done(status),
+        | Command::EndMove(_)
+        | Command::ReadmitNode(_) => Reply::Done(status),
     }
 }

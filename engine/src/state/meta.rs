@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     command::{
-        BeginMoves, EndIncarnation, GatewayKind, InitCluster, NodeState, RaiseFormat,
+        BeginMoves, EndIncarnation, GatewayKind, InitCluster, NodeState, RaiseFormat, ReadmitNode,
         RegisterGateway, SetNode, SetNodeState, SetPlacement,
     },
     limits::{GATEWAYS_MAX, GENERATION_MAX, NODES_MAX, SHARDS_MAX},
@@ -155,6 +155,11 @@ impl MetaState {
         if self.placement.role(command.node_id).state == NodeState::Removed {
             return Status::Fenced;
         }
+        // With another disk it has lost what it promised and stored: see `readmit_node`.
+        let known = self.nodes.get(&command.node_id);
+        if known.is_some_and(|known| known.disk_id != command.disk_id) {
+            return Status::Fenced;
+        }
         if command.address.is_empty() || (is_new && self.nodes.len() >= NODES_MAX) {
             return Status::Invalid;
         }
@@ -195,8 +200,27 @@ impl MetaState {
                 return Status::Invalid;
             }
             self.nodes.remove(&node_id);
+            self.placement.returning.remove(&node_id);
         }
         self.placement.roles.insert(node_id, NodeRole { state, zone });
+        Status::Ok
+    }
+
+    pub(super) fn readmit_node(&mut self, command: &ReadmitNode) -> Status {
+        let ReadmitNode { node_id, disk_id, is_forgotten } = *command;
+        let Some(node) = self.nodes.get_mut(&node_id) else { return Status::Invalid };
+        let asked = self.placement.returning.get(&node_id) == Some(&disk_id);
+        if is_forgotten && !asked {
+            return Status::Fenced;
+        }
+        if is_forgotten {
+            node.disk_id = disk_id;
+        }
+        if node.disk_id == disk_id {
+            self.placement.returning.remove(&node_id);
+        } else {
+            self.placement.begin_return(node_id, disk_id);
+        }
         Status::Ok
     }
 
@@ -216,8 +240,9 @@ impl MetaState {
     ) -> Status {
         let BeginMoves { placement_version, moves } = command;
         let nodes = &self.nodes;
-        let known = |node: u64| nodes.contains_key(&node);
-        self.placement.begin_moves(*placement_version, moves, position, now_ms, known)
+        let returning = self.placement.returning.clone();
+        let takes = |node: u64| nodes.contains_key(&node) && !returning.contains_key(&node);
+        self.placement.begin_moves(*placement_version, moves, position, now_ms, takes)
     }
 
     /// Whether a plan that was made for the state before may not fit this one any more. How far a move
@@ -228,6 +253,7 @@ impl MetaState {
         };
         self.placement.roles != before.placement.roles
             || self.placement.replicas != before.placement.replicas
+            || self.placement.returning != before.placement.returning
             || moving(self) != moving(before)
     }
 

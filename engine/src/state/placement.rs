@@ -62,6 +62,8 @@ pub struct Placement {
     pub(super) roles: BTreeMap<u64, NodeRole>,
     pub(super) replicas: BTreeMap<u32, Vec<u64>>,
     pub(super) moves: BTreeMap<u32, Move>,
+    /// Nodes that lost their disks, with the ones that they come back with.
+    pub(super) returning: BTreeMap<u64, [u8; 16]>,
 }
 
 impl Placement {
@@ -94,6 +96,17 @@ impl Placement {
         self.moves.values()
     }
 
+    /// Nodes that lost their disks and are not forgotten yet, with the disks that they come back with.
+    pub fn returning(&self) -> impl Iterator<Item = (u64, [u8; 16])> {
+        self.returning.iter().map(|(node, disk)| (*node, *disk))
+    }
+
+    /// Whether a node has no part in anything until it is forgotten.
+    #[must_use]
+    pub fn is_returning(&self, node_id: u64) -> bool {
+        self.returning.contains_key(&node_id)
+    }
+
     /// Whether a node has, or is getting, a replica; true also if nothing is recorded of the shard.
     #[must_use]
     pub fn names(&self, shard: u32, node_id: u64) -> bool {
@@ -121,6 +134,14 @@ impl Placement {
         } else {
             Status::Fenced
         }
+    }
+
+    /// Moves to the node are undone where that is possible: it cannot take anything.
+    pub(super) fn begin_return(&mut self, node_id: u64, disk_id: [u8; 16]) {
+        self.returning.insert(node_id, disk_id);
+        let moves = self.moves.values_mut();
+        let undoable = |one: &&mut Move| one.replica.to == node_id && one.step < MoveStep::Changing;
+        moves.filter(undoable).for_each(|one| one.aborting = true);
     }
 
     /// `known` says whether a node is a member that may get replicas.
@@ -230,6 +251,11 @@ pub(super) fn encode_placement(out: &mut BytesMut, placement: &Placement) {
         out.put_u64_le(moving.stepped_at_ms);
         put_medium(out, moving.stalled.as_bytes());
     }
+    put_count(out, placement.returning.len());
+    for (node_id, disk_id) in &placement.returning {
+        out.put_u64_le(*node_id);
+        out.put_slice(disk_id);
+    }
 }
 
 /// Reads what [`encode_placement`] wrote, up to the end of the bytes.
@@ -264,6 +290,9 @@ pub(super) fn decode_placement(reader: &mut Reader) -> Result<Placement, DecodeE
         };
         placement.moves.insert(moving.replica.shard, moving);
     }
+    for _ in 0..reader.count(8 + 16)? {
+        placement.returning.insert(reader.u64()?, reader.array()?);
+    }
     Ok(placement)
 }
 
@@ -277,6 +306,7 @@ mod tests {
             assert_eq!(placement.set_placement(shard, &[1, 2, 3]), Status::Ok);
         }
         placement.roles.insert(4, NodeRole { state: NodeState::Draining, zone: "b".into() });
+        placement.returning.insert(3, [3; 16]);
         placement.version = 7;
         placement
     }

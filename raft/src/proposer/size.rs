@@ -30,6 +30,7 @@ pub(crate) fn command_bytes(command: &Command) -> usize {
         | Command::InitCluster(_)
         | Command::RaiseFormat(_)
         | Command::EndMove(_)
+        | Command::ReadmitNode(_)
         | Command::EndIncarnation(_) => 0,
     };
     COMMAND_OVERHEAD_BYTES + variable

@@ -17,9 +17,9 @@ pub async fn open_group(node: &Node, id: GroupId) -> Option<Arc<Group>> {
     node.ensure_group(id).await.ok()
 }
 
-/// Begins a group with these voters. False if it has begun already or cannot.
+/// Begins a group with these voters; to be done on each of them. False if it has begun already or cannot.
 pub async fn form(group: &Group, voters: BTreeSet<NodeId>) -> bool {
-    group.raft().initialize(voters).await.is_ok()
+    group.begin(voters).await.is_ok()
 }
 
 /// Adds a replica that does not vote, and waits until it is committed.

@@ -39,6 +39,7 @@ pub(super) fn apply(
             Reply::Done(meta.begin_moves(c, context.position.get(), context.now_ms))
         }
         Command::NoteMove(c) => Reply::Done(meta.placement.note_move(c, context.now_ms)),
+        Command::ReadmitNode(c) => Reply::Done(meta.readmit_node(c)),
         Command::EndMove(c) => Reply::Done(meta.placement.end_move(c.shard, c.id, c.end)),
         other => refusal(other, Status::Invalid),
     }

@@ -21,10 +21,10 @@ impl World {
             world.processes.iter().all(|process| process.node().is_some())
         })?;
         let voters = BTreeSet::from([1, 2, 3]);
-        for id in GROUPS {
-            let Some(group) = self.group(0, id) else { continue };
+        for (at, id) in (0..voters.len()).flat_map(|at| GROUPS.map(|id| (at, id))) {
+            let Some(group) = self.group(at, id) else { continue };
             let voters = voters.clone();
-            self.processes[0].spawn(async move {
+            self.processes[at].spawn(async move {
                 hands::form(&group, voters).await;
             });
         }
