@@ -8,9 +8,9 @@ use bytes::Bytes;
 use switchboard_engine::command::{Ack, Claim, Enqueue, Release};
 use switchboard_engine::fs::sim::Random;
 use switchboard_engine::{Command, DeviceId, GroupId, MessageKind, Reply, Status};
+use switchboard_histories::{Action, History, Outcome};
 use switchboard_raft::{Consistency, Node, NodeId, ProposeError};
 
-use crate::history::{Action, History, Outcome};
 use crate::net::{Letter, Net};
 
 pub const USERS: usize = 3;
@@ -162,7 +162,9 @@ impl Client {
             0..=7 => Action::Enqueue { message: number },
             8..=10 => Action::Claim { connection: number },
             11 if self.epochs[user] > 0 => Action::Release { epoch: self.epochs[user] },
-            12..=14 if self.fetched[user] > 0 => Action::Ack { up_to_seq: self.fetched[user] },
+            12..=14 if self.fetched[user] > 0 => {
+                Action::Ack { epoch: 0, up_to_seq: self.fetched[user] }
+            }
             15..=16 => Action::Locate,
             _ => Action::Fetch,
         }
@@ -255,7 +257,7 @@ async fn write(group: &switchboard_raft::Group, ask: &Ask) -> Said {
             Outcome::Claimed { epoch: reply.epoch, backlog: reply.backlog, tail: reply.tail }
         }
         Reply::Released(reply) => Outcome::Released { fenced: reply.status == Status::Fenced },
-        Reply::Acked(reply) => Outcome::Acked { removed: u64::from(reply.removed) },
+        Reply::Acked(reply) => Outcome::Acked { removed: Some(reply.removed.into()) },
         // The group has no `Init` yet: nothing was done.
         _ => return Said::NotHere(None),
     };
@@ -282,9 +284,9 @@ fn command(ask: &Ask) -> Command {
             push_token: Bytes::new(),
         }),
         Action::Release { epoch } => Command::Release(Release { device, epoch }),
-        Action::Ack { up_to_seq } => {
-            Command::Ack(Ack { device, epoch: 0, up_to_seq, seqs: Vec::new() })
+        Action::Ack { epoch, up_to_seq } => {
+            Command::Ack(Ack { device, epoch, up_to_seq, seqs: Vec::new() })
         }
-        Action::Fetch | Action::Locate => Command::Tick,
+        Action::Fetch | Action::Locate | Action::Stat => Command::Tick,
     }
 }

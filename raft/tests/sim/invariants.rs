@@ -4,11 +4,10 @@
 use std::fmt;
 
 use switchboard_engine::{EntryPayload, GroupId, LogId};
+use switchboard_histories::{History, Verdict};
 use switchboard_raft::{GroupStatus, Node, NodeId, Role};
 
 use crate::clients::USERS;
-use crate::history::History;
-use crate::linear::{self, Verdict};
 
 pub mod committed_stays;
 pub mod election_safety;
@@ -107,7 +106,7 @@ pub fn check_history(history: &History) -> Result<u64, Violation> {
     no_message_between::check(history)?;
     let mut undecided = 0;
     for user in 0..USERS {
-        match linear::check(history, user) {
+        match switchboard_histories::check(history, user) {
             Verdict::Linearizable => {}
             Verdict::Undecided => undecided += 1,
             Verdict::Violated(how) => {

@@ -10,9 +10,7 @@
 mod clients;
 mod clock;
 mod faults;
-mod history;
 mod invariants;
-mod linear;
 mod net;
 mod observer;
 mod planted;

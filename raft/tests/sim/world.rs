@@ -11,12 +11,12 @@ use std::sync::atomic::AtomicBool;
 
 use switchboard_engine::fs::sim::Random;
 use switchboard_engine::{Clock, GroupId};
+use switchboard_histories::History;
 use switchboard_raft::{Group, Role, simulation};
 
 use crate::clients::Client;
 use crate::clock::Time;
 use crate::faults::Plan;
-use crate::history::History;
 use crate::invariants::{Checked, Violation, check_history};
 use crate::net::Net;
 use crate::observer::Observer;

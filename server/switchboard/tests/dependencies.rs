@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("switchboard-api", &[]),
     ("switchboard-sdk", &["api"]),
     ("switchboard-device", &["api", "sdk"]),
+    ("switchboard-histories", &[]),
     ("switchboard-process", &[]),
     ("switchboard-store", &["engine", "raft", "api", "process"]),
     ("switchboard-gateway", &["api", "sdk", "process"]),

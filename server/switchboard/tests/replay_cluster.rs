@@ -23,9 +23,9 @@ fn corpus(dir: &Path, kills: usize) -> PathBuf {
         return path.into();
     }
     let path = dir.join("conversations.jsonl");
-    // Messages are a second apart and the replay below runs at twice that speed: long enough for
-    // the kills.
-    conversations(&path, 40, 80, 16 + 14 * kills);
+    // A message takes 0.7 to 1.1 s: half a second's pause, and whoever is offline is waited for. With
+    // its restart, a kill takes about six.
+    conversations(&path, 40, 80, 24 + 8 * kills);
     path
 }
 

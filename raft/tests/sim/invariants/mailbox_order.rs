@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Checked, broken};
 use crate::clients::USERS;
-use crate::history::{History, Outcome};
+use switchboard_histories::{History, Outcome};
 
 pub fn check(history: &History) -> Checked {
     for user in 0..USERS {
@@ -38,9 +38,8 @@ pub fn check(history: &History) -> Checked {
 
 /// Whether the sender gave the message up without an answer and went on: it may arrive late.
 fn given_up(history: &History, user: usize, message: u64) -> bool {
-    use crate::history::Action;
-    let of_it =
-        |operation: &&crate::history::Operation| operation.action == (Action::Enqueue { message });
+    use switchboard_histories::{Action, Operation};
+    let of_it = |operation: &&Operation| operation.action == (Action::Enqueue { message });
     let sent = history.of(user).find(of_it);
     sent.is_none_or(|operation| operation.returned.is_none())
 }

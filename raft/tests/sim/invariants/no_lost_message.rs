@@ -3,13 +3,13 @@
 
 use super::{Checked, broken};
 use crate::clients::USERS;
-use crate::history::{Action, History, Outcome};
+use switchboard_histories::{Action, History, Outcome};
 
 pub fn check(history: &History) -> Checked {
     for user in 0..USERS {
         let acknowledged = history.of(user).filter_map(|operation| match operation.action {
             // An ack whose outcome is unknown may have counted.
-            Action::Ack { up_to_seq } if operation.outcome != Some(Outcome::Nothing) => {
+            Action::Ack { up_to_seq, .. } if operation.outcome != Some(Outcome::Nothing) => {
                 Some(up_to_seq)
             }
             _ => None,

@@ -3,7 +3,7 @@
 
 use super::{Checked, broken};
 use crate::clients::USERS;
-use crate::history::{Action, History, Outcome};
+use switchboard_histories::{Action, History, Outcome};
 
 pub fn check(history: &History) -> Checked {
     for user in 0..USERS {

@@ -2,7 +2,7 @@
 
 use super::{Checked, broken};
 use crate::clients::USERS;
-use crate::history::{History, Outcome};
+use switchboard_histories::{History, Outcome};
 
 pub fn check(history: &History) -> Checked {
     for user in 0..USERS {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use switchboard_engine::command::Init;
 use switchboard_engine::{Command, GroupId, Rules};
+use switchboard_histories::{Action, Outcome};
 use switchboard_raft::NodeId;
 use switchboard_raft::simulation::hands;
 
 use super::{GROUPS, SETTLE_MS_MAX, World};
 use crate::clients::{Ask, Client, Said, USERS, group_of, serve};
-use crate::history::{Action, Outcome};
 use crate::invariants::{Checked, broken};
 
 impl World {

@@ -4,14 +4,17 @@
 
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
+pub(crate) mod network;
 pub(crate) mod server;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -59,7 +62,8 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
-    errors: Option<std::thread::JoinHandle<String>>,
+    errors: Option<std::thread::JoinHandle<()>>,
+    said: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Process {
@@ -70,6 +74,12 @@ impl Process {
 
     /// Starts a prepared command.
     pub(crate) fn spawn(command: &mut Command) -> Process {
+        Process::spawn_with_log(command, None)
+    }
+
+    /// The same; what it writes goes to a file, too, so that it outlives a failure.
+    pub(crate) fn spawn_with_log(command: &mut Command, log: Option<File>) -> Process {
+        let log = log.map(Arc::new);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -79,19 +89,30 @@ impl Process {
         let out = child.stdout.take().expect("piped");
         let mut err = child.stderr.take().expect("piped");
         let (sender, lines) = channel();
+        let out_log = log.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if let Some(mut log) = out_log.as_deref() {
+                    writeln!(log, "{line}").expect("a log can be written");
+                }
                 if sender.send(line).is_err() {
                     return;
                 }
             }
         });
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let saying = said.clone();
         let errors = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = err.read_to_end(&mut bytes);
-            text(&bytes)
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = err.read(&mut bytes) {
+                if let Some(mut log) = log.as_deref() {
+                    log.write_all(&bytes[..length]).expect("a log can be written");
+                }
+                let mut said = saying.lock().unwrap_or_else(PoisonError::into_inner);
+                said.extend_from_slice(&bytes[..length]);
+            }
         });
-        Process { child, lines, errors: Some(errors) }
+        Process { child, lines, errors: Some(errors), said }
     }
 
     /// The next line of standard output; `None` at its end.
@@ -99,7 +120,9 @@ impl Process {
         match self.lines.recv_timeout(DEADLINE) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("no line within {DEADLINE:?}"),
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("no line within {DEADLINE:?}; errors: {}", self.errors())
+            }
         }
     }
 
@@ -172,6 +195,16 @@ impl Process {
         self.child.wait().expect("it has ended");
     }
 
+    /// Lets it stand still (SIGSTOP), as a machine does that swaps, or whose host is busy.
+    pub(crate) fn stop(&self) {
+        signal(&self.child, Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn go_on(&self) {
+        signal(&self.child, Signal::CONT);
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + DEADLINE;
@@ -193,14 +226,21 @@ impl Process {
     pub(crate) fn errors(&mut self) -> String {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.errors.take().map_or_else(String::new, |errors| errors.join().unwrap_or_default())
+        if let Some(errors) = self.errors.take() {
+            let _ = errors.join();
+        }
+        text(&self.said.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Asks a process to end (SIGTERM).
 pub(crate) fn terminate(child: &Child) {
+    signal(child, Signal::TERM);
+}
+
+fn signal(child: &Child, signal: Signal) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a pid");
-    kill_process(pid, Signal::TERM).expect("it can be signalled");
+    kill_process(pid, signal).expect("it can be signalled");
 }
 
 impl Drop for Process {

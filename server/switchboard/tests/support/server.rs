@@ -1,12 +1,15 @@
 //! A server process at addresses of its own, which it gets again after it was killed.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::Process;
+use super::network::{Network, Place};
 
 /// Ports below the range that systems take for outgoing connections: while a server is dead, nobody
 /// gets its port by chance, and no client that retries can connect to itself.
@@ -27,12 +30,33 @@ fn free_address(random: &mut StdRng) -> SocketAddr {
     }
 }
 
+/// The file that keeps what the server at `address` writes, over all its restarts, in the directory
+/// that `SWITCHBOARD_TEST_LOGS` names; without it nothing is kept.
+fn log_file(kind: &str, address: &str) -> Option<File> {
+    let dir = std::env::var_os("SWITCHBOARD_TEST_LOGS")?;
+    let name = format!("{kind}-{}.log", address.replace(':', "-"));
+    std::fs::create_dir_all(&dir).expect("a directory can be made");
+    let file = File::options().create(true).append(true).open(Path::new(&dir).join(name));
+    Some(file.expect("a file can be made"))
+}
+
+fn spawn(kind: &str, args: &[String], place: Option<&Place>) -> Process {
+    let listens = args.iter().position(|arg| arg == "--listen").map_or("", |at| &args[at + 1]);
+    let mut command = match place {
+        None => super::command(args),
+        Some(place) => place.command(args),
+    };
+    Process::spawn_with_log(&mut command, log_file(kind, listens))
+}
+
 /// One of the three kinds, with what it takes to start it again at the same place.
 pub(crate) struct Server {
     pub(crate) kind: &'static str,
     args: Vec<String>,
     pub(crate) process: Process,
     pub(crate) kills: u32,
+    /// The namespace that it runs in; none: this one's.
+    place: Option<Place>,
 }
 
 impl Server {
@@ -49,12 +73,28 @@ impl Server {
             for flag in listen {
                 args.extend([(*flag).to_owned(), free_address(random).to_string()]);
             }
-            let mut process = Process::start(&args);
+            let mut process = spawn(kind, &args, None);
             if process.is_listening(listen.len()) {
-                return Server { kind, args, process, kills: 0 };
+                return Server { kind, args, process, kills: 0, place: None };
             }
         }
         panic!("{kind} does not start");
+    }
+
+    /// Starts a store in a network namespace of its own.
+    fn start_at(place: Place, fixed: &[&str]) -> Server {
+        let mut args = vec!["store".to_owned()];
+        args.extend(fixed.iter().map(|arg| (*arg).to_owned()));
+        args.extend(["--listen".to_owned(), place.address()]);
+        args.extend(["--http", "127.0.0.1:7401", "--insecure"].map(str::to_owned));
+        let mut process = spawn("store", &args, Some(&place));
+        assert!(process.is_listening(2), "a store does not start: {}", process.errors());
+        Server { kind: "store", args, process, kills: 0, place: Some(place) }
+    }
+
+    /// The namespace that it runs in, in which it can be cut off.
+    pub(crate) fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
     }
 
     /// What it was told for a flag.
@@ -69,7 +109,7 @@ impl Server {
         self.process.kill();
         self.kills += 1;
         std::thread::sleep(Duration::from_millis(random.random_range(0..500)));
-        self.process = Process::start(&self.args);
+        self.process = spawn(self.kind, &self.args, self.place.as_ref());
         self.process.listening();
     }
 
@@ -81,17 +121,22 @@ impl Server {
 
     /// Starts it again where it was.
     pub(crate) fn restart(&mut self) {
-        self.process = Process::start(&self.args);
+        self.process = spawn(self.kind, &self.args, self.place.as_ref());
         self.process.listening();
     }
 }
 
-/// Three stores that are a cluster, each at addresses of its own.
-pub(crate) fn cluster(data: &std::path::Path, shards: u32, random: &mut StdRng) -> Vec<Server> {
+/// Three stores that are a cluster, each at addresses of its own; where `SWITCHBOARD_TEST_NETNS` is
+/// set, in network namespaces of their own.
+pub(crate) fn cluster(data: &Path, shards: u32, random: &mut StdRng) -> Vec<Server> {
+    let network = std::env::var_os("SWITCHBOARD_TEST_NETNS").map(|_| Network::make(3));
     let start = |node: u32, random: &mut StdRng| {
         let (data, id) = (data.join(format!("store-{node}")), node.to_string());
         let fixed = ["--node-id", &id, "--data", &data.display().to_string()];
-        Server::start("store", &fixed, &["--listen", "--http"], random)
+        match &network {
+            None => Server::start("store", &fixed, &["--listen", "--http"], random),
+            Some(network) => Server::start_at(Place::new(network.clone(), node), &fixed),
+        }
     };
     let mut stores: Vec<Server> = (1..=3).map(|node| start(node, random)).collect();
     let peers: Vec<String> = (1..)

@@ -8,6 +8,9 @@
 //!
 //! An unknown operation may be left out, or be put anywhere after its invocation. Its effect is
 //! known, if it had one, from what others saw: each message id and connection is used once.
+//!
+//! A read that fits is put next at once, and nothing else is tried there: wherever else it could stand,
+//! it may as well stand here, since it changes nothing.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,9 +19,10 @@ use crate::history::{Action, History, Operation, Outcome};
 /// Configurations looked at before the search gives up.
 const STEPS_MAX: u64 = 400_000;
 
-/// What the search found.
+/// What the search for an order found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// There is one.
     Linearizable,
     /// The most that could be put in order, and what does not fit behind it.
     Violated(String),
@@ -46,12 +50,19 @@ struct Step<'a> {
     position: Option<u64>,
 }
 
+impl Step<'_> {
+    fn is_read(&self) -> bool {
+        matches!(self.operation.action, Action::Fetch | Action::Locate | Action::Stat)
+    }
+}
+
 /// An epoch for a claim of which nobody was told.
 fn unseen(connection: u64) -> u64 {
     u64::MAX - connection
 }
 
 /// Checks the history of one user.
+#[must_use]
 pub fn check(history: &History, user: usize) -> Verdict {
     let (seqs, epochs) = (history.seqs(user), history.epochs(user));
     let mut steps: Vec<Step<'_>> =
@@ -79,11 +90,13 @@ fn step_of<'a>(
             seq
         }
         Action::Claim { connection } => epochs.get(&connection).copied(),
-        Action::Fetch | Action::Locate if !known => return None,
+        Action::Fetch | Action::Locate | Action::Stat if !known => return None,
         _ => None,
     };
     let returned = operation.returned.unwrap_or(u64::MAX);
-    Some(Step { operation, invoked: operation.invoked, returned, position })
+    // What may be of any moment before may as well have been asked for at the beginning.
+    let invoked = if operation.action == Action::Stat { 0 } else { operation.invoked };
+    Some(Step { operation, invoked, returned, position })
 }
 
 impl User {
@@ -128,10 +141,20 @@ impl User {
                     next.session = None;
                 }
             }
-            (Action::Ack { up_to_seq }, outcome) => {
+            (Action::Ack { epoch, up_to_seq }, outcome) => {
+                let fenced = *epoch != 0 && self.session != Some(*epoch);
+                match outcome {
+                    Some(Outcome::AckFenced) if fenced => return Some(next),
+                    Some(Outcome::AckFenced) => return None,
+                    Some(Outcome::Acked { .. }) if fenced => return None,
+                    // Refused, or never made: all the same to everybody else.
+                    _ if fenced => return Some(next),
+                    _ => {}
+                }
                 next.messages.retain(|(seq, _)| seq > up_to_seq);
                 let removed = (self.messages.len() - next.messages.len()) as u64;
-                if matches!(outcome, Some(Outcome::Acked { removed: told }) if *told != removed) {
+                if matches!(outcome, Some(Outcome::Acked { removed: Some(told) }) if *told != removed)
+                {
                     return None;
                 }
             }
@@ -141,6 +164,11 @@ impl User {
             (Action::Locate, Some(Outcome::Located { session })) => {
                 let epoch = session.map(|(epoch, _)| epoch);
                 return (epoch == self.session).then_some(next);
+            }
+            (Action::Stat, Some(Outcome::Stat { messages, tail })) => {
+                let waits = self.messages.last().map_or(0, |(seq, _)| *seq);
+                let fits = (*messages, *tail) == (self.messages.len() as u64, waits);
+                return fits.then_some(next);
             }
             _ => return None,
         }
@@ -226,6 +254,10 @@ impl Search<'_> {
             candidates.push(at);
         }
         candidates.retain(|at| self.steps[*at].invoked <= horizon);
+        let fits = |at: &usize| self.steps[*at].is_read() && user.after(&self.steps[*at]).is_some();
+        if let Some(read) = candidates.iter().copied().find(fits) {
+            candidates = vec![read];
+        }
         // Popped from the back: first what returns first, last what never returns.
         candidates.sort_by_key(|at| std::cmp::Reverse((self.steps[*at].returned, *at)));
         if count >= self.best.0 {
@@ -296,6 +328,36 @@ mod tests {
         ];
         assert_eq!(check(&history(&operations), 0), Verdict::Linearizable);
         operations.push((Action::Fetch, 7, Some(8), fetched(&[])));
+        assert!(matches!(check(&history(&operations), 0), Verdict::Violated(_)));
+    }
+
+    #[test]
+    fn sums_may_be_old_and_must_have_been_true_once() {
+        let stat = |messages, tail| Outcome::Stat { messages, tail };
+        let mut operations = vec![
+            (Action::Enqueue { message: 1 }, 1, Some(2), enqueued(10, 0)),
+            (Action::Enqueue { message: 2 }, 3, Some(4), enqueued(11, 10)),
+            (Action::Stat, 5, Some(6), stat(1, 10)),
+            (Action::Stat, 7, Some(8), stat(0, 0)),
+        ];
+        assert_eq!(check(&history(&operations), 0), Verdict::Linearizable);
+        operations.push((Action::Stat, 9, Some(10), stat(1, 11)));
+        assert!(matches!(check(&history(&operations), 0), Verdict::Violated(_)));
+    }
+
+    #[test]
+    fn an_ack_of_an_older_epoch_removes_nothing() {
+        let claimed = |epoch, backlog, tail| Outcome::Claimed { epoch, backlog, tail };
+        let ack = |epoch| Action::Ack { epoch, up_to_seq: 10 };
+        let mut operations = vec![
+            (Action::Enqueue { message: 1 }, 1, Some(2), enqueued(10, 0)),
+            (Action::Claim { connection: 1 }, 3, Some(4), claimed(11, 1, 10)),
+            (Action::Claim { connection: 2 }, 5, Some(6), claimed(12, 1, 10)),
+            (ack(11), 7, Some(8), Outcome::AckFenced),
+            (Action::Fetch, 9, Some(10), fetched(&[(10, 1)])),
+        ];
+        assert_eq!(check(&history(&operations), 0), Verdict::Linearizable);
+        operations.push((ack(11), 11, Some(12), Outcome::Acked { removed: None }));
         assert!(matches!(check(&history(&operations), 0), Verdict::Violated(_)));
     }
 
