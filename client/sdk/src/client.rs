@@ -23,6 +23,7 @@ use crate::{
     core::{Core, Repeat},
     gateways::GatewayWatches,
     lane::{Answers, Call as _},
+    resend,
     route::{Merge, Part, split},
 };
 
@@ -42,9 +43,10 @@ pub struct Located {
 /// most 1,024 items and answers item by item: `OVERLOADED` means that nothing happened,
 /// `UNAVAILABLE` that the outcome is not known.
 ///
-/// Unary calls are retried inside, with jittered exponential backoff, until the deadline, as long
-/// as the retry budget lasts. `enqueue` and `locate` are pipelined over one long-lived stream per
-/// node and never retried inside: whoever repeats an enqueue decides what else has to wait for it.
+/// Calls are retried inside, with jittered exponential backoff, until the deadline, as long as the
+/// retry budget lasts. `enqueue`, `enqueue_then` and `locate` are pipelined over one long-lived stream
+/// per node; of these, `enqueue` alone is retried: whoever keeps several batches under way decides
+/// himself what has to wait for one that is sent again.
 ///
 /// ```no_run
 /// use switchboard_api::v1::{DeviceRef, Read, enqueue_request::Item};
@@ -205,12 +207,21 @@ impl Client {
     }
 
     /// Stores messages and looks their recipients up, in one step. Items for one shard are stored
-    /// in the order given. An item answered `UNAVAILABLE` may have been stored: send it again with
-    /// the same message id.
+    /// in the order given. Items that nobody answers, as while a shard has no leader, are sent again
+    /// inside, by their message ids; one that had been stored by then is answered `DUPLICATE`. An item
+    /// answered `UNAVAILABLE` in the end may have been stored: send it again with the same message id.
     ///
     /// # Errors
     /// `Rejected` for more than 1,024 items or 4 MiB.
     pub async fn enqueue(
+        &self,
+        items: Vec<enqueue_request::Item>,
+    ) -> Result<Vec<enqueue_response::Result>, Error> {
+        let Core { options, budget, .. } = &*self.core;
+        resend::enqueue(items, options, budget, |items| self.enqueue_once(items)).await
+    }
+
+    async fn enqueue_once(
         &self,
         items: Vec<enqueue_request::Item>,
     ) -> Result<Vec<enqueue_response::Result>, Error> {
@@ -222,8 +233,8 @@ impl Client {
         answers.await.map_err(|_| Error::OutcomeUnknown { message: "the client has ended".into() })
     }
 
-    /// Like [`Client::enqueue`], for callers that keep many batches under way: hands the items over
-    /// before it returns, so the order of calls is the order on the stream to a node. `done` is
+    /// Like [`Client::enqueue`], for callers that keep many batches under way, and without sending
+    /// anything again: hands the items over before it returns, so the order of calls is the order on the stream to a node. `done` is
     /// called exactly once with one result per item, on a task of the client, in the order in which
     /// the node answers; when the items are refused at once, before this returns. It must not
     /// block.

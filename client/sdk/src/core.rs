@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct Core {
     pub(crate) options: ClientOptions,
     pub(crate) stop: CancellationToken,
-    budget: Budget,
+    pub(crate) budget: Budget,
     seeds: Vec<Arc<Node>>,
     /// The seeds and the nodes of the map, by address, so that a map that changes keeps
     /// connections. A lock, because `Core` is shared; only the map's task uses it.

@@ -29,6 +29,7 @@ mod node;
 mod operator;
 mod options;
 mod registration;
+mod resend;
 mod retry;
 mod route;
 mod sessions;

@@ -25,6 +25,10 @@ pub(crate) const RETRY_TOKENS_MAX: u32 = 100;
 /// Successful calls that earn one retry.
 pub(crate) const RETRY_SUCCESSES_PER_TOKEN: u32 = 10;
 
+/// The longest pause before unanswered items of an enqueue are sent again: a shard has a new leader
+/// after some hundreds of milliseconds.
+pub(crate) const RESEND_PAUSE_MAX: Duration = Duration::from_millis(200);
+
 /// How often a lane looks for answers that are overdue.
 pub(crate) const STALL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a node that could not be reached is avoided while there are others.

@@ -156,12 +156,16 @@ async fn batches_handed_over_without_waiting_are_stored_in_their_order() {
 async fn a_client_started_before_its_store_finds_it() {
     let mut store = FakeStore::start().await;
     store.kill();
-    let client = connect(&store);
-    let results = client.enqueue(vec![item("alice", 1)]).await.unwrap();
+    let options = ClientOptions::default().with_deadline(Duration::ZERO);
+    let hasty = Client::connect(&store.addresses(), options).unwrap();
+    let results = hasty.enqueue(vec![item("alice", 1)]).await.unwrap();
     assert_eq!(results[0].status(), ItemStatus::Unavailable);
+
+    let options = ClientOptions::default().with_deadline(Duration::from_secs(60));
+    let patient = Client::connect(&store.addresses(), options).unwrap();
+    let sending = tokio::spawn(async move { patient.enqueue(vec![item("alice", 1)]).await });
     store.restart();
-    client.ready(Duration::from_secs(60)).await.unwrap();
-    while client.enqueue(vec![item("alice", 1)]).await.unwrap()[0].status() != ItemStatus::Ok {}
+    assert_eq!(sending.await.unwrap().unwrap()[0].status(), ItemStatus::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -48,8 +48,7 @@ impl Writer {
                     message_id: u128::from(n).to_be_bytes().to_vec().into(),
                     ..Item::default()
                 };
-                let answer = client.enqueue(vec![item]).await.expect("the client runs");
-                if matches!(answer[0].status(), ItemStatus::Ok | ItemStatus::Duplicate) {
+                if is_stored(&client, item).await {
                     self.begun_us.store(begun.as_micros() as u64, Ordering::Release);
                     self.acknowledged.store(n, Ordering::Release);
                     break;
@@ -59,6 +58,17 @@ impl Writer {
             tokio::time::sleep(TRY_PAUSE).await;
         }
     }
+}
+
+/// One try, as chat makes them: the SDK sends nothing again by itself.
+async fn is_stored(client: &Client, item: Item) -> bool {
+    let (done, answered) = tokio::sync::oneshot::channel();
+    let handed_over = client.enqueue_then(vec![item], |answers| {
+        let _ = done.send(answers);
+    });
+    handed_over.expect("a sound item");
+    let answers = answered.await.expect("the client runs");
+    matches!(answers[0].status(), ItemStatus::Ok | ItemStatus::Duplicate)
 }
 
 async fn leading_most(client: &Client) -> u64 {
