@@ -43,6 +43,7 @@ pub(crate) struct Peers {
     node_id: NodeId,
     formats: Formats,
     data: PathBuf,
+    /// Ends the links; not with the server's shutdown, which finishes what was passed on before it.
     stop: CancellationToken,
     /// A lock, because the services read it while a founding changes it; held to copy or to swap.
     state: RwLock<State>,
@@ -66,10 +67,10 @@ impl Peers {
         node_id: NodeId,
         formats: Formats,
         data: PathBuf,
-        stop: CancellationToken,
     ) -> Result<Arc<Self>, BookError> {
         let book = Book::load(&data)?.map(Arc::new);
         let state = RwLock::new(State { book, ..State::default() });
+        let stop = CancellationToken::new();
         Ok(Arc::new(Self { node_id, formats, data, stop, state }))
     }
 
@@ -92,7 +93,12 @@ impl Peers {
         Ok(())
     }
 
-    /// Dials every other member of the book, again and again, until the shutdown.
+    /// Ends all connections: nobody is asked anything any more.
+    pub(crate) fn disconnect(&self) {
+        self.stop.cancel();
+    }
+
+    /// Dials every other member of the book, again and again, until [`Self::disconnect`].
     pub(crate) fn connect(&self, disk_id: [u8; 16]) {
         let mut state = self.state.write();
         let Some(book) = state.book.clone() else { return };
@@ -132,6 +138,12 @@ impl Peers {
                 Ok(None) | Err(_) => Err(errors::peer_lost(to)),
             }
         }
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

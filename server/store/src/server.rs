@@ -134,7 +134,7 @@ pub async fn start_with(
     let serve = |reason: String| StartError::Serve { reason };
     let grpc_address = grpc.local_addr().map_err(|e| serve(e.to_string()))?;
     let shutdown = Shutdown::new();
-    let peers = Peers::open(config.node_id, config.formats, config.data.clone(), shutdown.token())?;
+    let peers = Peers::open(config.node_id, config.formats, config.data.clone())?;
     let node = open(&config, &environment, &peers, grpc_address).await?;
     let clock = environment.clock;
     let service = Arc::new(Service {
@@ -351,6 +351,8 @@ impl Running {
             tracing::warn!("some calls did not end in time");
             abort.abort();
         }
+        // Only now: what was passed on to other nodes is finished, too.
+        self.service.peers.disconnect();
         self.service.node.shutdown().await;
     }
 }

@@ -78,7 +78,9 @@ impl Link {
         let shared = Arc::new(Shared { state: Mutex::default() });
         let (driver, driven) = (target.clone(), shared.clone());
         tokio::spawn(async move {
-            let _ = stop.run_until_cancelled(drive(driver, driven)).await;
+            let _ = stop.run_until_cancelled(drive(driver, driven.clone())).await;
+            // Whoever waits for an answer would wait for as long as he has patience.
+            close(&driven);
         });
         Self { target, shared }
     }
@@ -221,5 +223,32 @@ async fn deal_out(shared: &Shared, answers: &mut Streaming<PeerAnswers>) -> Stat
                 queue.answer(answer.id, found);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use switchboard_api::v1::RaftCall;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_on_a_link_that_is_stopped_is_told_at_once() {
+        // It takes connections and never says a word.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (address, stop) = (silent.local_addr().expect("bound"), CancellationToken::new());
+        let link = Link::start(&address.to_string(), PeerHello::default(), stop.clone());
+        let call = || peer_call::Call::Raft(RaftCall { group: 1, request: vec![0; 9].into() });
+        let answer = loop {
+            match link.call(call(), false) {
+                Some(answer) => break answer,
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        stop.cancel();
+        assert_eq!(answer.await, None);
+        assert!(link.call(call(), false).is_none(), "nothing is taken any more");
     }
 }
