@@ -146,7 +146,7 @@ impl Service {
 
     /// The groups named, or all, the meta group last.
     fn replicas(&self, groups: Vec<GroupId>) -> Result<Vec<Arc<Group>>, Status> {
-        if self.node.shards().is_empty() {
+        if self.node.shard_table().is_empty() {
             return Err(errors::not_initialized());
         }
         if !groups.is_empty() {

@@ -39,7 +39,7 @@ impl Batch {
     where
         I: IntoIterator<Item = Result<Command, ItemStatus>>,
     {
-        let shards = node.shards();
+        let shards = node.shard_table();
         let count = u32::try_from(shards.len()).unwrap_or(0);
         let mut answers = Vec::new();
         let mut by_shard = BTreeMap::<u32, (Vec<usize>, Vec<Command>)>::new();
@@ -57,7 +57,7 @@ impl Batch {
             Self { answers, under_way: Vec::new(), refusal: None, started: Instant::now() };
         let mut refused: Option<Overloaded> = None;
         for (shard, (places, commands)) in by_shard {
-            let Some(group) = shards.get(shard as usize) else { continue };
+            let Some(Some(group)) = shards.get(shard as usize) else { continue };
             match group.propose(commands) {
                 Ok(proposed) => batch.under_way.push((places, proposed)),
                 Err(overloaded) => {

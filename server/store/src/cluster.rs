@@ -3,8 +3,10 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures::Stream;
-use switchboard_api::v1::{self, cluster_service_server::ClusterService};
-use switchboard_engine::MetaState;
+use switchboard_api::v1::{
+    self, change_placement_request::Change, cluster_service_server::ClusterService,
+};
+use switchboard_engine::{MetaState, log::SpaceLevel};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -14,6 +16,22 @@ use crate::{errors, limits, service::Service};
 /// The service over a node.
 #[derive(Clone)]
 pub(crate) struct Cluster(pub(crate) Arc<Service>);
+
+type Progress = Pin<Box<dyn Stream<Item = Result<v1::MoveProgress, Status>> + Send>>;
+
+impl Cluster {
+    async fn begin(&self, request: v1::ApplyPlanRequest) -> Result<Response<Progress>, Status> {
+        let permit = self.0.watch_permit()?;
+        let shards = self.0.begin(request).await?;
+        let (progress, receiver) = mpsc::channel(1);
+        let service = self.0.clone();
+        self.0.shutdown.spawn(async move {
+            service.serve_progress(shards, progress).await;
+            drop(permit);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
 
 #[tonic::async_trait]
 impl ClusterService for Cluster {
@@ -98,6 +116,81 @@ impl ClusterService for Cluster {
         Ok(Response::new(Box::pin(stream)))
     }
 
+    async fn add_node(
+        &self,
+        request: Request<v1::AddNodeRequest>,
+    ) -> Result<Response<v1::AddNodeResponse>, Status> {
+        self.0.check_operator(&request, "AddNode")?;
+        let change = Change::AddNode(request.into_inner());
+        let placement_version = self.0.change_placement(change).await?;
+        Ok(Response::new(v1::AddNodeResponse { placement_version }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        self.0.check_operator(&request, "RemoveNode")?;
+        let change = Change::RemoveNode(request.into_inner());
+        let placement_version = self.0.change_placement(change).await?;
+        Ok(Response::new(v1::RemoveNodeResponse { placement_version }))
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        self.0.check_operator(&request, "DrainNode")?;
+        let change = Change::DrainNode(request.into_inner());
+        let placement_version = self.0.change_placement(change).await?;
+        Ok(Response::new(v1::DrainNodeResponse { placement_version }))
+    }
+
+    async fn plan_rebalance(
+        &self,
+        _: Request<v1::PlanRebalanceRequest>,
+    ) -> Result<Response<v1::PlanRebalanceResponse>, Status> {
+        Ok(Response::new(self.0.plan_rebalance().await))
+    }
+
+    type ApplyPlanStream = Progress;
+
+    async fn apply_plan(
+        &self,
+        request: Request<v1::ApplyPlanRequest>,
+    ) -> Result<Response<Progress>, Status> {
+        self.0.check_operator(&request, "ApplyPlan")?;
+        self.begin(request.into_inner()).await
+    }
+
+    type MoveShardStream = Progress;
+
+    async fn move_shard(
+        &self,
+        request: Request<v1::MoveShardRequest>,
+    ) -> Result<Response<Progress>, Status> {
+        self.0.check_operator(&request, "MoveShard")?;
+        let moves = request.into_inner().replica.into_iter().collect();
+        self.begin(v1::ApplyPlanRequest { placement_version: 0, moves }).await
+    }
+
+    async fn abort_move(
+        &self,
+        request: Request<v1::AbortMoveRequest>,
+    ) -> Result<Response<v1::AbortMoveResponse>, Status> {
+        self.0.check_operator(&request, "AbortMove")?;
+        self.0.change_placement(Change::AbortMove(request.into_inner())).await?;
+        Ok(Response::new(v1::AbortMoveResponse {}))
+    }
+
+    async fn list_moves(
+        &self,
+        _: Request<v1::ListMovesRequest>,
+    ) -> Result<Response<v1::ListMovesResponse>, Status> {
+        let moves = self.0.list_moves().await?;
+        Ok(Response::new(v1::ListMovesResponse { moves }))
+    }
+
     type WatchShardMapStream =
         Pin<Box<dyn Stream<Item = Result<v1::WatchShardMapResponse, Status>> + Send>>;
 
@@ -119,15 +212,15 @@ impl ClusterService for Cluster {
 impl Service {
     /// The shard map as this node sees it.
     fn shard_map(&self) -> v1::ShardMapResponse {
-        let groups = self.node.shards();
-        let placement = groups.iter().zip(0..).map(|(group, shard)| v1::ShardInfo {
+        let count = u32::try_from(self.node.shard_table().len()).unwrap_or(0);
+        let placement = (0..count).map(|shard| v1::ShardInfo {
             shard,
-            leader_node_id: group.leader().unwrap_or(0),
-            replica_node_ids: group.status().voters,
+            leader_node_id: self.leader_of(shard).unwrap_or(0),
+            replica_node_ids: self.replicas_of(shard),
         });
         let placement = placement.collect();
         self.node.meta().shard().meta(|meta| v1::ShardMapResponse {
-            placement_version: meta.version(),
+            placement_version: meta.placement().version(),
             shards: meta.shards(),
             nodes: nodes(meta),
             placement,
@@ -136,8 +229,9 @@ impl Service {
 
     /// This node's own account of itself, by shard.
     pub(crate) fn status(&self) -> v1::StatusResponse {
-        let groups = self.node.shards();
-        let shards = groups.iter().zip(0..).map(|(group, shard)| {
+        let groups = self.shards_here();
+        let shards = groups.iter().map(|group| {
+            let shard = group.id() - 1;
             let (raft, state) = (group.status(), group.shard().stats());
             v1::ShardStatus {
                 shard,
@@ -166,11 +260,13 @@ impl Service {
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             log_segments: log.segments as u64,
             log_bytes: log.bytes_total,
+            disk_almost_full: self.node.log().space().level != SpaceLevel::Ample,
             nodes: self.node.meta().shard().meta(nodes),
             shards,
             format_oldest: formats.oldest,
             format_newest: formats.newest,
             format_active: self.active_format(),
+            meta_leader_node_id: self.node.meta().leader().unwrap_or(0),
         }
     }
 

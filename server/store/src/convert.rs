@@ -30,6 +30,18 @@ pub(crate) fn session_info(session: Session) -> SessionInfo {
     }
 }
 
+/// The same back, as another node passed it on.
+pub(crate) fn session(info: SessionInfo) -> Session {
+    Session {
+        device: device_id(info.device),
+        gateway_id: info.gateway_id,
+        incarnation: info.incarnation,
+        connection_id: info.connection_id,
+        epoch: info.epoch,
+        connected_at_ms: info.connected_at_ms,
+    }
+}
+
 /// A kind that was validated.
 pub(crate) fn message_kind(kind: i32) -> MessageKind {
     match message::Kind::try_from(kind) {

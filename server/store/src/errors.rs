@@ -182,6 +182,36 @@ pub(crate) fn upgrade(error: &UpgradeError) -> Status {
     status(code, reason, error.to_string(), None)
 }
 
+/// A shard whose leader is not known, or who is asked and does not lead it.
+pub(crate) fn no_leader(shard: u32) -> Status {
+    let message = format!("no leader of shard {shard} is known here");
+    status(Code::Unavailable, "NOT_LEADER", message, Some(RETRY_AFTER))
+}
+
+/// A change of placement that is not possible; the message says what would be lost.
+pub(crate) fn placement(reason: &str, message: String) -> Status {
+    status(Code::FailedPrecondition, reason, message, None)
+}
+
+/// A plan that was made for another placement.
+pub(crate) fn placement_moved_on(planned_for: u64) -> Status {
+    let message = format!(
+        "the plan is for placement {planned_for}, and the placement has moved on: make a new plan with \
+         `switchboard shard plan`"
+    );
+    status(Code::FailedPrecondition, "PLACEMENT_MOVED_ON", message, None)
+}
+
+/// Something that will be so in a moment.
+pub(crate) fn not_yet(what: &str) -> Status {
+    status(Code::Unavailable, "NOT_YET", format!("{what}; try again"), Some(RETRY_AFTER))
+}
+
+/// A node that is no member.
+pub(crate) fn unknown_node(node: u64) -> Status {
+    status(Code::NotFound, "UNKNOWN_NODE", format!("there is no node {node} in this cluster"), None)
+}
+
 /// A shard that there is not.
 pub(crate) fn unknown_shard(shard: u32) -> Status {
     status(Code::NotFound, "UNKNOWN_SHARD", format!("there is no shard {shard}"), None)

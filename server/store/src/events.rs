@@ -1,7 +1,7 @@
 //! Changes of sessions, for watchers: a bounded ring of events with versions.
 //!
 //! ```text
-//!  shards ──applied──▶ followers (one task a group, from the first watcher on)
+//!  shards ──applied──▶ following.rs (one task a shard, from the first watcher on)
 //!                          │ push
 //!                          ▼
 //!            ring: [first … last]  ◀── each watcher reads from its own version
@@ -17,13 +17,18 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use switchboard_api::v1::{SessionInfo, WatchRequest, WatchResponse, watch_response::Change};
-use switchboard_engine::{Command, DeviceId, Reply, Session};
-use switchboard_raft::{Applied, Group};
-use tokio::sync::{broadcast::error::RecvError, mpsc, watch};
+use switchboard_api::v1::{
+    LocateRequest, Read, SessionInfo, WatchRequest, WatchResponse, watch_response::Change,
+};
+use switchboard_engine::{DeviceId, Session};
+use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use crate::{convert, errors, limits, service::Service};
+
+mod following;
+
+pub(crate) use following::serve_shard;
 
 /// How many low bits of a version count events within a millisecond of the start.
 const VERSION_SHIFT: u32 = 20;
@@ -116,7 +121,7 @@ impl SessionEvents {
         request: WatchRequest,
         answers: mpsc::Sender<Result<WatchResponse, Status>>,
     ) {
-        self.following.get_or_init(|| follow(service));
+        self.following.get_or_init(|| following::start(service));
         let mut newest = self.newest.subscribe();
         let mut version = match request.resume_version {
             0 => *newest.borrow_and_update(),
@@ -128,14 +133,14 @@ impl SessionEvents {
         }
         // The sessions that an end in between concerned may have been swept since: start over.
         let mut is_behind = self.ended_after(version);
-        watcher.look(service);
+        watcher.look(service).await;
         let token = service.shutdown.token();
         loop {
             let batch = self.ring.lock().after(version, limits::WATCH_BATCH_MAX);
             let Some(batch) = batch.filter(|_| !is_behind) else {
                 is_behind = false;
                 version = *newest.borrow_and_update();
-                watcher.look(service);
+                watcher.look(service).await;
                 if watcher.send(&answers, version, Change::Compacted, None).await.is_err() {
                     return;
                 }
@@ -179,19 +184,14 @@ impl Watcher {
         Self { users, gateway_id: request.gateway_id, known: BTreeMap::new() }
     }
 
-    /// Reads the sessions as they are now.
-    fn look(&mut self, service: &Service) {
+    /// Reads the sessions as they are now, here or where the users are.
+    async fn look(&mut self, service: &Service) {
         self.known.clear();
-        for user in &self.users {
-            let Some(group) = service.node.shard_for(user) else { continue };
-            let sessions = group.shard().locate(user).sessions.into_iter();
-            let live = service.node.meta().shard().meta(|meta| {
-                sessions
-                    .filter(|s| !meta.has_ended(s.gateway_id, s.incarnation))
-                    .collect::<Vec<_>>()
-            });
-            self.known.extend(live.into_iter().map(|session| (session.device.clone(), session)));
-        }
+        let users = self.users.iter().cloned().collect();
+        let located = service.locate(LocateRequest { users, read: Read::Local.into() }).await;
+        let sessions = located.results.into_iter().flat_map(|result| result.sessions);
+        let sessions = sessions.map(convert::session);
+        self.known.extend(sessions.map(|session| (session.device.clone(), session)));
     }
 
     /// What an event means to this watcher. The end of an incarnation is told to a gateway's watcher
@@ -242,87 +242,9 @@ impl Watcher {
     }
 }
 
-/// Follows every group from now on, each in a task of its own.
-fn follow(service: &Arc<Service>) {
-    for group in service.node.groups() {
-        let service = service.clone();
-        let mut applied = group.applied_events();
-        service.clone().shutdown.spawn(async move {
-            let token = service.shutdown.token();
-            loop {
-                let received = tokio::select! {
-                    () = token.cancelled() => return,
-                    received = applied.recv() => received,
-                };
-                match received {
-                    Ok(entry) => service.events.push(events_of(&group, &entry)),
-                    Err(RecvError::Lagged(_)) => service.events.compact(),
-                    Err(RecvError::Closed) => return,
-                }
-            }
-        });
-    }
-}
-
-/// What an applied entry changed.
-fn events_of(group: &Group, entry: &Applied) -> Vec<Event> {
-    let mut events = Vec::new();
-    for (command, reply) in entry.items() {
-        match (command, reply) {
-            (Command::Claim(claim), Reply::Claimed(claimed)) if claimed.epoch > 0 => {
-                let replaced = claimed.replaced.clone();
-                events.extend(replaced.map(|session| Event { change: Change::Released, session }));
-                let session = Session {
-                    device: claim.device,
-                    gateway_id: claim.gateway_id,
-                    incarnation: claim.incarnation,
-                    connection_id: claim.connection_id,
-                    epoch: claimed.epoch,
-                    connected_at_ms: claimed.connected_at_ms,
-                };
-                events.push(Event { change: Change::Claimed, session });
-            }
-            (_, Reply::Released(released)) => {
-                let session = released.session.clone();
-                events.extend(session.map(|session| Event { change: Change::Released, session }));
-            }
-            (_, Reply::Unregistered(unregistered)) => {
-                let session = unregistered.session.clone();
-                events.extend(session.map(|session| Event { change: Change::Released, session }));
-            }
-            (Command::EndIncarnation(end), Reply::Ended(switchboard_engine::Status::Ok)) => {
-                events.push(ended(end.gateway_id, end.incarnation));
-            }
-            // A new incarnation ends the one before, whichever that was.
-            (Command::RegisterGateway(_), Reply::Registered(registered))
-                if registered.incarnation > 0 =>
-            {
-                let before = registered.incarnation - 1;
-                events.push(ended(registered.gateway_id, before));
-            }
-            _ => {}
-        }
-    }
-    tracing::trace!(group = group.id(), events = events.len(), "session events");
-    events
-}
-
-/// The end of every incarnation of a gateway up to this one.
-fn ended(gateway_id: u32, incarnation: u64) -> Event {
-    let session = Session {
-        device: DeviceId::new(Bytes::new(), 0),
-        gateway_id,
-        incarnation,
-        connection_id: 0,
-        epoch: 0,
-        connected_at_ms: 0,
-    };
-    Event { change: Change::Expired, session }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{following::ended, *};
 
     #[test]
     fn a_watcher_behind_the_ring_is_told_so_and_one_within_it_misses_nothing() {

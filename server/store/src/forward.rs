@@ -89,11 +89,6 @@ pub(crate) struct Wire<I, R> {
 }
 
 impl Service {
-    /// Which other node leads each shard; none where this one does or nobody is known to.
-    pub(crate) fn leaders_elsewhere(&self) -> Vec<Option<NodeId>> {
-        self.node.shards().iter().map(|group| self.elsewhere(group)).collect()
-    }
-
     /// Which other node leads this group.
     pub(crate) fn elsewhere(&self, group: &Group) -> Option<NodeId> {
         if self.peers.is_alone() {
@@ -114,8 +109,47 @@ impl Service {
         if self.peers.is_alone() {
             return local(items).await;
         }
+        let leaders = self.leaders_elsewhere();
+        self.routed_to(&leaders, items, user, wire, local).await
+    }
+
+    /// The same for what any replica may answer: only what has none here goes elsewhere.
+    pub(crate) async fn routed_if_absent<I, R>(
+        &self,
+        items: Vec<I>,
+        user: impl Fn(&I) -> &[u8],
+        wire: Wire<I, R>,
+        local: impl AsyncFnOnce(Vec<I>) -> Result<Vec<R>, Status>,
+    ) -> Result<Vec<R>, Status> {
+        if !self.has_absent_shards() {
+            return local(items).await;
+        }
+        let table = self.node.shard_table();
+        let leaders = self.leaders_elsewhere().into_iter().zip(table.iter());
+        let absent = leaders.map(|(leader, group)| match group {
+            Some(group) if !group.is_learner() => None,
+            _ => leader,
+        });
+        let absent: Vec<_> = absent.collect();
+        self.routed_to(&absent, items, user, wire, local).await
+    }
+
+    /// Whether a shard has no replica here that could answer.
+    pub(crate) fn has_absent_shards(&self) -> bool {
+        let table = self.node.shard_table();
+        table.iter().any(|group| group.as_ref().is_none_or(|group| group.is_learner()))
+    }
+
+    async fn routed_to<I, R>(
+        &self,
+        leaders: &[Option<NodeId>],
+        items: Vec<I>,
+        user: impl Fn(&I) -> &[u8],
+        wire: Wire<I, R>,
+        local: impl AsyncFnOnce(Vec<I>) -> Result<Vec<R>, Status>,
+    ) -> Result<Vec<R>, Status> {
         let count = items.len();
-        let Split { here, mut elsewhere } = split(items, user, &self.leaders_elsewhere());
+        let Split { here, mut elsewhere } = split(items, user, leaders);
         let ways = elsewhere.len() + usize::from(!here.items.is_empty());
         let hops: Vec<_> = elsewhere
             .iter_mut()
@@ -159,6 +193,7 @@ impl Service {
             Call::Locate(request) => Ok(Answer::Locate(self.locate_here(request).await)),
             Call::Enqueue(request) => self.enqueue_here(request).await.map(Answer::Enqueue),
             Call::Fetch(request) => self.fetch_here(request).await.map(Answer::Fetch),
+            Call::Stat(request) => Ok(Answer::Stat(self.stat_here(request))),
             Call::Ack(request) => self.ack_here(request).await.map(Answer::Ack),
             Call::Purge(request) => self.purge_here(request).await.map(Answer::Purge),
             Call::Register(request) => self.register_here(request).await.map(Answer::Register),
@@ -174,6 +209,14 @@ impl Service {
             Call::ReadPoint(request) => self.read_point_here(request).await.map(Answer::ReadPoint),
             Call::RaiseFormat(request) => {
                 self.raise_format_here(request).await.map(Answer::RaiseFormat)
+            }
+            Call::Leads(v1::LeadsRequest {}) => Ok(Answer::Leads(self.leads_here())),
+            Call::AdvanceMove(request) => {
+                self.advance_move_here(request).await.map(Answer::AdvanceMove)
+            }
+            Call::Moves(v1::MovesRequest {}) => Ok(Answer::Moves(self.moves_here())),
+            Call::ChangePlacement(request) => {
+                self.change_placement_here(request).await.map(Answer::ChangePlacement)
             }
             Call::StateHash(request) => self.state_hash_here(request).await.map(Answer::StateHash),
         };

@@ -94,12 +94,12 @@ async fn connect(node_id: u64, address: &str) -> Result<Client, Status> {
     endpoint.connect().await.map(Client::new).map_err(unreachable)
 }
 
-async fn ask(node_id: u64, address: &str) -> Result<v1::IdentifyResponse, Status> {
+pub(crate) async fn ask(node_id: u64, address: &str) -> Result<v1::IdentifyResponse, Status> {
     let mut client = connect(node_id, address).await?;
     Ok(client.identify(v1::IdentifyRequest {}).await?.into_inner())
 }
 
-async fn tell(member: &Member, book: &Book) -> Result<(), Status> {
+pub(crate) async fn tell(member: &Member, book: &Book) -> Result<(), Status> {
     let mut client = connect(member.node_id, &member.address).await?;
     let wire = |member: &Member| v1::Member {
         node_id: member.node_id,

@@ -19,9 +19,9 @@ pub(crate) async fn run(service: Arc<Service>) {
 }
 
 fn update(service: &Service) {
-    for (group, shard) in service.node.shards().iter().zip(0_u32..) {
+    for group in service.shards_here().iter() {
         let (raft, state) = (group.status(), group.shard().stats());
-        let shard = shard.to_string();
+        let shard = (group.id() - 1).to_string();
         let set = |name: &'static str, value: u64| {
             #[allow(clippy::cast_precision_loss, reason = "gauges are floats")]
             gauge!(name, "shard" => shard.clone()).set(value as f64);

@@ -31,8 +31,30 @@ pub const LEASE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub const SHARD_MAP_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often it is looked whether the log has failed.
 pub const LOG_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause before a shard whose changes are followed is looked for again.
+pub const EVENTS_RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How often gauges are brought up to date.
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the leaders of shards that are not here are asked for.
+pub const LEADERS_LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long an answer to that may take.
+pub const LEADERS_WAIT_MAX: Duration = Duration::from_millis(500);
+/// How long a node may take to say how it is before it is taken to be down.
+pub const STATUS_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often the mover looks at each move.
+pub const MOVE_LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Moves under way at once in the whole cluster: each reads a shard on one node and writes it on another.
+pub const MOVES_AT_ONCE_MAX: usize = 4;
+/// Entries that a replica may lack when it gets a vote: about what is under way.
+pub const CATCH_UP_ENTRIES_MAX: u64 = 64;
+/// How long a move may make no progress before it is said to be stalled.
+pub const MOVE_STALLED_AFTER: Duration = Duration::from_secs(10);
+/// How long something that is known may be in the way of a move before it is said to be stalled.
+pub const MOVE_BLOCKED_AFTER: Duration = Duration::from_secs(2);
+/// How long one step of a move may take on the node that leads the shard.
+pub const MOVE_STEP_WAIT_MAX: Duration = Duration::from_secs(15);
+/// Voters of the meta group; further nodes get its entries without a vote.
+pub const META_VOTERS_MAX: usize = 5;
 /// What a retryable refusal suggests.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long calls may finish after a shutdown was asked for.

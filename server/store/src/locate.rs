@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   users ──▶ by shard ─┬▶ one check of freshness a shard ──▶ one batched look-up a shard ─┬▶ in order
-//!                       └▶ led elsewhere: one request a node ────────────────────────────┘
+//!                       └▶ led elsewhere, or not here: one request a node ───────────────┘
 //! ```
 //! A batch costs one hash a user to find its shard; the shard's own map then works on all of its users at
 //! once, so that their cache misses overlap. Sessions of gateways whose incarnation has ended are left out.
@@ -25,6 +25,9 @@ use crate::{
     service::{Service, check_batch},
 };
 
+/// The places in the request of the users of each shard.
+type Places = BTreeMap<u32, Vec<usize>>;
+
 /// The places in the request of the users of one shard, and its replica here.
 type Part = (Arc<Group>, Vec<usize>);
 
@@ -32,30 +35,27 @@ type Part = (Arc<Group>, Vec<usize>);
 type Elsewhere = BTreeMap<NodeId, Vec<usize>>;
 
 impl Service {
-    /// Looks users up: where this replica stands, or at the leaders of their shards.
+    /// Looks users up: where this replica stands, or at the leaders of their shards. A shard that has no
+    /// replica here is read where it has one, also as it stands.
     pub(crate) async fn locate(&self, request: v1::LocateRequest) -> v1::LocateResponse {
         let mut results = vec![refused(ItemStatus::Unavailable); request.users.len()];
-        let parts = self.by_shard(&request.users, &mut results);
-        let (here, elsewhere) = if self.peers.is_alone() || request.read() == Read::Local {
-            (parts, BTreeMap::new())
-        } else {
-            self.by_leader(parts)
-        };
+        let shards = self.by_shard(&request.users, &mut results);
+        let (here, elsewhere) = self.deal_out(shards, request.read());
         let hops = elsewhere.into_iter().map(|(node, places)| {
             let users = places.iter().map(|at| request.users[*at].clone()).collect();
             let call = Call::Locate(v1::LocateRequest { users, read: request.read });
             let answer = self.peers.forward(node, call);
             async move { (places, answer.await) }
         });
-        let (staleness_ms, answers) = tokio::join!(
+        let (mut staleness_ms, answers) = tokio::join!(
             async {
                 if here.is_empty() { 0 } else { self.look_up(&request, here, &mut results).await }
             },
             join_all(hops)
         );
         for (places, answer) in answers {
-            // A leader's answer is fresh: there is no staleness to pass on.
             let Ok(Answer::Locate(response)) = answer else { continue };
+            staleness_ms = staleness_ms.max(response.staleness_ms);
             for (at, result) in places.into_iter().zip(response.results) {
                 results[at] = result;
             }
@@ -66,7 +66,13 @@ impl Service {
     /// Answers a request whose number of users was checked, as well as this replica can.
     pub(crate) async fn locate_here(&self, request: v1::LocateRequest) -> v1::LocateResponse {
         let mut results = vec![refused(ItemStatus::Unavailable); request.users.len()];
-        let parts = self.by_shard(&request.users, &mut results);
+        let shards = self.by_shard(&request.users, &mut results);
+        let table = self.node.shard_table();
+        let part = |(shard, places)| {
+            let group = table.get(shard as usize).cloned().flatten()?;
+            Some((shard, (group, places)))
+        };
+        let parts = shards.into_iter().filter_map(part).collect();
         let staleness_ms = self.look_up(&request, parts, &mut results).await;
         v1::LocateResponse { results, staleness_ms }
     }
@@ -99,29 +105,32 @@ impl Service {
         staleness_ms
     }
 
-    /// Deals shards out: those that are read here, and the places of users that other nodes lead.
-    fn by_leader(&self, parts: BTreeMap<u32, Part>) -> (BTreeMap<u32, Part>, Elsewhere) {
+    /// Deals shards out: those that are read here, and the places of users that other nodes answer for.
+    /// A shard that is not here and has no known leader is in neither.
+    fn deal_out(&self, shards: Places, read: Read) -> (BTreeMap<u32, Part>, Elsewhere) {
+        let table = self.node.shard_table();
         let (mut here, mut elsewhere) = (BTreeMap::new(), Elsewhere::new());
-        for (shard, part) in parts {
-            match self.elsewhere(&part.0) {
-                Some(node) => elsewhere.entry(node).or_default().extend(part.1),
-                None => {
-                    here.insert(shard, part);
+        for (shard, places) in shards {
+            let group = table.get(shard as usize).cloned().flatten();
+            // A replica that still catches up may know of nobody.
+            let stands = group.as_ref().is_some_and(|group| !group.is_learner());
+            let is_read_here = self.peers.is_alone() || (stands && read == Read::Local);
+            let leader = self.leader_elsewhere(shard, group.as_deref()).filter(|_| !is_read_here);
+            match (leader, group) {
+                (Some(node), _) => elsewhere.entry(node).or_default().extend(places),
+                (None, Some(group)) if stands => {
+                    here.insert(shard, (group, places));
                 }
+                (None, _) => {}
             }
         }
         (here, elsewhere)
     }
 
     /// Sorts users by shard; notes the answer of those who are no users.
-    fn by_shard(
-        &self,
-        users: &[Bytes],
-        results: &mut [v1::locate_response::Result],
-    ) -> BTreeMap<u32, Part> {
-        let shards = self.node.shards();
-        let count = u32::try_from(shards.len()).unwrap_or(0);
-        let mut parts = BTreeMap::<u32, Part>::new();
+    fn by_shard(&self, users: &[Bytes], results: &mut [v1::locate_response::Result]) -> Places {
+        let count = u32::try_from(self.node.shard_table().len()).unwrap_or(0);
+        let mut shards = Places::new();
         for (at, user) in users.iter().enumerate() {
             if let Err(fault) = validate::user(user) {
                 results[at] = refused(fault.status());
@@ -131,12 +140,9 @@ impl Service {
             if count == 0 {
                 continue;
             }
-            let shard = shard_of(user, count);
-            if let Some(group) = shards.get(shard as usize) {
-                parts.entry(shard).or_insert_with(|| (group.clone(), Vec::new())).1.push(at);
-            }
+            shards.entry(shard_of(user, count)).or_default().push(at);
         }
-        parts
+        shards
     }
 
     /// Answers requests of a stream, one after the other.

@@ -20,6 +20,7 @@ use crate::{
     batch::{self, Batch},
     convert, errors,
     forward::{Split, Wire, put, split},
+    leaders::Home,
     limits,
     service::{Service, check_batch, failed, user_of},
 };
@@ -63,8 +64,7 @@ impl MailboxService for Mailboxes {
         let request = request.into_inner();
         validate::device("device", request.device.as_ref())
             .map_err(|fault| errors::invalid(&fault))?;
-        let group = self.0.group_of(user_of(&request.device))?;
-        let Some(leader) = self.0.elsewhere(&group) else {
+        let Home::Elsewhere(leader) = self.0.home_of(user_of(&request.device))? else {
             return self.0.fetch_here(request).await.map(Response::new);
         };
         let take = |answer| match answer {
@@ -103,8 +103,21 @@ impl MailboxService for Mailboxes {
     ) -> Result<Response<v1::StatResponse>, Status> {
         let request = request.into_inner();
         check_batch(&request, request.items.len())?;
-        let results = request.items.into_iter().map(|item| self.0.stat(item)).collect();
-        Ok(Response::new(v1::StatResponse { results }))
+        let wire = Wire {
+            call: |items| Call::Stat(v1::StatRequest { items }),
+            results: |answer| match answer {
+                Answer::Stat(response) => Some(response.results),
+                _ => None,
+            },
+            missing: |status| v1::stat_response::Result {
+                status: status.into(),
+                ..Default::default()
+            },
+        };
+        let local = async |items| Ok(self.0.stat_here(v1::StatRequest { items }).results);
+        let results =
+            self.0.routed_if_absent(request.items, |item| user_of(&item.device), wire, local);
+        Ok(Response::new(v1::StatResponse { results: results.await? }))
     }
 
     async fn purge(
@@ -118,9 +131,9 @@ impl MailboxService for Mailboxes {
         validate::device("device", device.as_ref())
             .and_then(|_| validate::purge_reason(&reason))
             .map_err(|fault| errors::invalid(&fault))?;
-        let group = self.0.group_of(user_of(&device))?;
+        let home = self.0.home_of(user_of(&device))?;
         let request = v1::PurgeRequest { device, reason };
-        let Some(leader) = self.0.elsewhere(&group) else {
+        let Home::Elsewhere(leader) = home else {
             return self.0.purge_here(request).await.map(Response::new);
         };
         let take = |answer| match answer {
@@ -350,6 +363,12 @@ impl Service {
             v1::EnqueueStreamResponse { id, response: Some(response) }
         };
         (items, answer)
+    }
+
+    /// What this node's replicas know.
+    pub(crate) fn stat_here(&self, request: v1::StatRequest) -> v1::StatResponse {
+        let results = request.items.into_iter().map(|item| self.stat(item)).collect();
+        v1::StatResponse { results }
     }
 
     fn stat(&self, item: v1::stat_request::Item) -> v1::stat_response::Result {

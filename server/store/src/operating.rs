@@ -7,7 +7,7 @@ use switchboard_api::v1::{
     self, compare_replicas_response as compare, forwarded_answer::Answer, forwarded_call::Call,
     list_nodes_response, list_shards_response as list,
 };
-use switchboard_engine::group_of_shard;
+use switchboard_engine::{NodeState, group_of_shard};
 use switchboard_raft::NodeId;
 use tonic::Status;
 
@@ -20,12 +20,19 @@ impl Service {
         let asked = members.into_iter().map(|member| async move {
             let status = self.status_of(member.node_id).await;
             let node = v1::NodeInfo { node_id: member.node_id, address: member.address };
-            list_nodes_response::Node { node: Some(node), status }
+            let role = self.node.meta().shard().meta(|meta| meta.placement().role(member.node_id));
+            let state = match role.state {
+                NodeState::Active => v1::NodeState::NodeActive,
+                NodeState::Draining => v1::NodeState::NodeDraining,
+                NodeState::Removed => v1::NodeState::NodeRemoved,
+            };
+            let zone = role.zone;
+            list_nodes_response::Node { node: Some(node), status, state: state.into(), zone }
         });
         v1::ListNodesResponse { nodes: join_all(asked).await }
     }
 
-    async fn status_of(&self, node: NodeId) -> Option<v1::StatusResponse> {
+    pub(crate) async fn status_of(&self, node: NodeId) -> Option<v1::StatusResponse> {
         if node == self.node.node_id() {
             return Some(self.status());
         }
@@ -36,6 +43,11 @@ impl Service {
         self.hop(node, Call::Status(v1::StatusRequest {}), take).await.ok()
     }
 
+    /// The same for who cannot wait for a node that hangs.
+    pub(crate) async fn status_soon(&self, node: NodeId) -> Option<v1::StatusResponse> {
+        tokio::time::timeout(limits::STATUS_WAIT_MAX, self.status_of(node)).await.ok().flatten()
+    }
+
     /// Every shard with what its replicas say.
     pub(crate) async fn list_shards(&self) -> v1::ListShardsResponse {
         let nodes = self.list_nodes().await.nodes;
@@ -43,8 +55,8 @@ impl Service {
             let node = nodes.iter().find(|n| n.node.as_ref().is_some_and(|n| n.node_id == node))?;
             node.status.as_ref()?.shards.iter().find(|status| status.shard == shard)
         };
-        let groups = self.node.shards();
-        let shards = groups.iter().zip(0..).map(|(group, shard)| {
+        let count = u32::try_from(self.node.shard_table().len()).unwrap_or(0);
+        let shards = (0..count).map(|shard| {
             let replica = |node_id: NodeId| {
                 let status = of(node_id, shard);
                 list::Replica {
@@ -54,16 +66,15 @@ impl Service {
                     applied_index: status.map_or(0, |status| status.applied_index),
                 }
             };
-            let own = group.status();
-            let leader = own.leader.unwrap_or(0);
+            let leader = self.leader_of(shard).unwrap_or(0);
             let state = of(leader, shard);
             list::Shard {
                 shard,
                 leader_node_id: leader,
-                term: own.term,
+                term: state.map_or(0, |state| state.term),
                 messages: state.map_or(0, |state| state.messages),
                 sessions: state.map_or(0, |state| state.sessions),
-                replicas: own.voters.into_iter().map(replica).collect(),
+                replicas: self.replicas_of(shard).into_iter().map(replica).collect(),
             }
         });
         v1::ListShardsResponse { shards: shards.collect() }
@@ -74,9 +85,10 @@ impl Service {
         &self,
         request: v1::TransferLeaderRequest,
     ) -> Result<v1::TransferLeaderResponse, Status> {
-        let group = self.node.group(group_of_shard(request.shard));
-        let group = group.ok_or_else(|| errors::unknown_shard(request.shard))?;
-        match self.elsewhere(&group) {
+        if request.shard >= self.node.shard_count().unwrap_or(0) {
+            return Err(errors::unknown_shard(request.shard));
+        }
+        match self.leader_of(request.shard).filter(|leader| *leader != self.node.node_id()) {
             None => self.transfer_leader_here(request).await,
             Some(leader) => {
                 let take = |answer| match answer {
@@ -120,7 +132,7 @@ impl Service {
         self: &Arc<Self>,
         request: v1::CompareReplicasRequest,
     ) -> Result<v1::CompareReplicasResponse, Status> {
-        let count = u32::try_from(self.node.shards().len()).unwrap_or(0);
+        let count = self.node.shard_count().unwrap_or(0);
         if let Some(unknown) = request.shards.iter().find(|shard| **shard >= count) {
             return Err(errors::unknown_shard(*unknown));
         }
@@ -134,8 +146,7 @@ impl Service {
 
     /// Asks all replicas until they answer for one index. Under load they seldom do at first.
     async fn compare_shard(&self, shard: u32) -> compare::Shard {
-        let voters = self.node.group(group_of_shard(shard)).map(|group| group.status().voters);
-        let voters = voters.unwrap_or_default();
+        let voters = self.replicas_of(shard);
         let mut tries = 0;
         loop {
             let asked = voters.iter().map(|node| self.replica_hash(*node, shard));

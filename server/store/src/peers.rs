@@ -20,14 +20,18 @@ mod snapshot;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use parking_lot::RwLock;
-use switchboard_api::v1::{self, forwarded_answer, forwarded_call, peer_answer, peer_call};
+use parking_lot::{Mutex, RwLock};
+use switchboard_api::v1::{
+    self, forwarded_answer, forwarded_call, peer_answer, peer_call,
+    peer_service_client::PeerServiceClient,
+};
 use switchboard_engine::{Formats, GroupId};
 use switchboard_raft::{
-    NodeId, PeerRequest, PeerResponse, RaftVote, SnapshotFile, Transport, TransportError,
+    Member, NodeId, PeerRequest, PeerResponse, RaftVote, SnapshotFile, Transport, TransportError,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 pub use self::book::BookError;
 use self::link::Link;
@@ -47,6 +51,10 @@ pub(crate) struct Peers {
     stop: CancellationToken,
     /// A lock, because the services read it while a founding changes it; held to copy or to swap.
     state: RwLock<State>,
+    /// Told when the members change.
+    changes: watch::Sender<()>,
+    /// Bytes of snapshots on their way, by node and group. A lock, for operators ask; held to count.
+    sending: Arc<Mutex<BTreeMap<(NodeId, GroupId), u64>>>,
 }
 
 #[derive(Default)]
@@ -56,6 +64,9 @@ struct State {
 }
 
 struct Links {
+    /// Whom they lead to; another address or disk needs new ones.
+    member: Member,
+    stop: CancellationToken,
     raft: Link,
     forwarded: Link,
 }
@@ -71,7 +82,8 @@ impl Peers {
         let book = Book::load(&data)?.map(Arc::new);
         let state = RwLock::new(State { book, ..State::default() });
         let stop = CancellationToken::new();
-        Ok(Arc::new(Self { node_id, formats, data, stop, state }))
+        let (changes, sending) = (watch::Sender::new(()), Arc::default());
+        Ok(Arc::new(Self { node_id, formats, data, stop, state, changes, sending }))
     }
 
     /// The cluster that this node is a member of.
@@ -90,6 +102,7 @@ impl Peers {
         tokio::task::spawn_blocking(move || saved.save(&data)).await.map_err(BookError::Task)??;
         self.state.write().book = Some(Arc::new(book));
         self.connect(disk_id);
+        self.changes.send_replace(());
         Ok(())
     }
 
@@ -98,16 +111,50 @@ impl Peers {
         self.stop.cancel();
     }
 
+    /// Tells when the members change.
+    pub(crate) fn watch_members(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     /// Dials every other member of the book, again and again, until [`Self::disconnect`].
     pub(crate) fn connect(&self, disk_id: [u8; 16]) {
         let mut state = self.state.write();
         let Some(book) = state.book.clone() else { return };
+        state.links.retain(|node, links| {
+            let stays = book.member(*node) == Some(&links.member);
+            if !stays {
+                links.stop.cancel();
+            }
+            stays
+        });
         for member in book.members.iter().filter(|member| member.node_id != self.node_id) {
-            let hello = check::hello(&book, self.node_id, disk_id, self.formats, member);
-            let dial = || Link::start(&member.address, hello.clone(), self.stop.clone());
-            let links = Links { raft: dial(), forwarded: dial() };
-            state.links.entry(member.node_id).or_insert_with(|| Arc::new(links));
+            state.links.entry(member.node_id).or_insert_with(|| {
+                let hello = check::hello(&book, self.node_id, disk_id, self.formats, member);
+                let stop = self.stop.child_token();
+                let dial = || Link::start(&member.address, hello.clone(), stop.clone());
+                let (raft, forwarded) = (dial(), dial());
+                Arc::new(Links { member: member.clone(), stop, raft, forwarded })
+            });
         }
+    }
+
+    /// Bytes that were sent of the snapshot of a group that is on its way to a node; 0 if none is.
+    pub(crate) fn snapshot_bytes(&self, to: NodeId, group: GroupId) -> u64 {
+        self.sending.lock().get(&(to, group)).copied().unwrap_or(0)
+    }
+
+    /// Changes of sessions in a shard that another node has a replica of, over a connection of its own.
+    pub(crate) async fn watch_shard(
+        &self,
+        node: NodeId,
+        shard: u32,
+    ) -> Result<Streaming<v1::WatchResponse>, Status> {
+        let links = self.links(node).ok_or_else(|| errors::peer_unreachable(node))?;
+        let target = links.forwarded.target().clone();
+        let lost = |_| errors::peer_unreachable(node);
+        let channel = target.endpoint().map_err(lost)?.connect().await.map_err(lost)?;
+        let request = v1::WatchShardRequest { hello: Some(target.hello), shard };
+        Ok(PeerServiceClient::new(channel).watch_shard(request).await?.into_inner())
     }
 
     fn links(&self, to: NodeId) -> Option<Arc<Links>> {
@@ -182,9 +229,18 @@ impl Transport for Peers {
         snapshot: SnapshotFile,
     ) -> BoxFuture<'static, Result<RaftVote, TransportError>> {
         let target = self.links(to).map(|links| links.raft.target().clone());
+        let sending = self.sending.clone();
         Box::pin(async move {
             let target = target.ok_or(TransportError::Unreachable(to))?;
-            snapshot::send(target, group, vote, snapshot).await.map_err(|error| {
+            let count = {
+                let sending = sending.clone();
+                move |bytes| {
+                    sending.lock().insert((to, group), bytes);
+                }
+            };
+            let sent = snapshot::send(target, group, vote, snapshot, count).await;
+            sending.lock().remove(&(to, group));
+            sent.map_err(|error| {
                 tracing::warn!(to, group, %error, "a snapshot was not installed");
                 TransportError::Broken(to)
             })

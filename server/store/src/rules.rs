@@ -32,7 +32,7 @@ pub(crate) async fn run(service: Arc<Service>) {
             () = token.cancelled() => return,
             _ = looks.tick() => {}
         }
-        for group in service.node.shards().iter().filter(|group| group.is_leader()) {
+        for group in service.shards_here().iter().filter(|group| group.is_leader()) {
             let set = set(group, &service.node.options().rules);
             match token.run_until_cancelled(set).await {
                 Some(Ok(())) => {}

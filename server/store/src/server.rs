@@ -29,9 +29,11 @@ use crate::{
     config::StoreConfig,
     events::SessionEvents,
     gauges,
+    leaders::Leaders,
     leases::Leases,
     limits,
     mailbox::Mailboxes,
+    mover::{self, Mover},
     page,
     peers::{BookError, PeerServer, Peers},
     registry::Registry,
@@ -142,6 +144,8 @@ pub async fn start_with(
         peers,
         founding: tokio::sync::Mutex::default(),
         shards_default: config.shards,
+        leaders: Leaders::default(),
+        mover: Mover::default(),
         leases: Leases::new(Duration::from_millis(config.lease_ms)),
         events: SessionEvents::new(clock.unix_ms()),
         watches: Arc::new(Semaphore::new(limits::WATCHES_MAX)),
@@ -155,6 +159,9 @@ pub async fn start_with(
     service.shutdown.spawn(rules::run(service.clone()));
     service.shutdown.spawn(sweep::run(service.clone()));
     service.shutdown.spawn(gauges::run(service.clone()));
+    service.shutdown.spawn(service.clone().follow_leaders());
+    service.shutdown.spawn(service.clone().follow_members());
+    service.shutdown.spawn(mover::run(service.clone()));
     let readiness = Readiness::new();
     let pages = pages(service.clone());
     let http_address = http::serve(http_listener, &readiness, pages, &service.shutdown)
@@ -288,11 +295,12 @@ async fn log_closed(node: &Node) {
     }
 }
 
-/// Waits until this node has all shards and each has a leader.
+/// Waits until this node knows the shards, and a leader of each.
 async fn has_leaders(service: &Service) {
     loop {
-        let shards = service.node.shards();
-        if !shards.is_empty() && shards.iter().all(|group| group.leader().is_some()) {
+        // A node answers for shards that others have as well.
+        let count = u32::try_from(service.node.shard_table().len()).unwrap_or(0);
+        if count > 0 && (0..count).all(|shard| service.leader_of(shard).is_some()) {
             return;
         }
         tokio::time::sleep(limits::READY_LOOK_INTERVAL).await;

@@ -9,11 +9,14 @@ use switchboard_api::{
 };
 use switchboard_engine::{Clock, Reply};
 use switchboard_process::Shutdown;
-use switchboard_raft::{Group, Node};
+use switchboard_raft::{Group, Node, shard_of};
 use tokio::sync::Semaphore;
 use tonic::{Request, Status};
 
-use crate::{batch::Answer, errors, events::SessionEvents, leases::Leases, peers::Peers};
+use crate::{
+    batch::Answer, errors, events::SessionEvents, leaders::Leaders, leases::Leases, mover::Mover,
+    peers::Peers,
+};
 
 /// One store node, as the gRPC services see it.
 pub(crate) struct Service {
@@ -24,6 +27,8 @@ pub(crate) struct Service {
     /// The number of shards of a cluster that is made here without naming one.
     pub(crate) shards_default: u32,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) leaders: Leaders,
+    pub(crate) mover: Mover,
     pub(crate) leases: Leases,
     pub(crate) events: SessionEvents,
     /// One permit an open watch.
@@ -37,9 +42,12 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// The group that holds a user.
+    /// The group that holds a user, if it has a replica here.
     pub(crate) fn group_of(&self, user: &[u8]) -> Result<Arc<Group>, Status> {
-        self.node.shard_for(user).ok_or_else(errors::not_initialized)
+        self.node.shard_for(user).ok_or_else(|| match self.node.shard_count() {
+            Some(count) => errors::no_leader(shard_of(user, count)),
+            None => errors::not_initialized(),
+        })
     }
 
     /// Until processes and operators have certificates, whoever is on this machine is an operator.

@@ -40,7 +40,7 @@ pub(crate) async fn run(service: Arc<Service>) {
 /// Sweeps what is to be swept in the shards that this node leads.
 async fn sweep_led(service: &Service, swept: &mut Swept) {
     let ended = ended(service);
-    for group in service.node.shards().iter().filter(|group| group.is_leader()) {
+    for group in service.shards_here().iter().filter(|group| group.is_leader()) {
         for &(gateway_id, up_to) in &ended {
             let done = swept.entry((group.id(), gateway_id)).or_default();
             if *done < up_to && sweep_shard(group, gateway_id, up_to).await {

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Book, PROTOCOL, Refusal, check::check, snapshot};
-use crate::{errors, limits, service::Service};
+use crate::{errors, events, limits, service::Service};
 
 /// The service over a node.
 #[derive(Clone)]
@@ -50,8 +50,14 @@ impl PeerService for PeerServer {
         let service = self.0.clone();
         self.0.shutdown.spawn(async move {
             let token = service.shutdown.token();
-            // A node that stops ends its streams: the others should not wait for its answers.
-            let _ = token.run_until_cancelled(serve(service, first.calls, calls, answers)).await;
+            let left = has_left(service.clone(), first.hello);
+            // A node that stops ends its streams: the others should not wait for its answers. Whoever was
+            // removed is not listened to any longer.
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = left => {}
+                () = serve(service, first.calls, calls, answers) => {}
+            }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -64,6 +70,28 @@ impl PeerService for PeerServer {
         let header = messages.message().await?.unwrap_or_default();
         self.0.check_peer(header.hello.as_ref())?;
         snapshot::receive(&self.0.node, header, messages).await.map(Response::new)
+    }
+
+    type WatchShardStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+
+    async fn watch_shard(
+        &self,
+        request: Request<v1::WatchShardRequest>,
+    ) -> Result<Response<Self::WatchShardStream>, Status> {
+        let request = request.into_inner();
+        self.0.check_peer(request.hello.as_ref())?;
+        let receiver = events::serve_shard(&self.0, request.shard)?;
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// Resolves when the node that said this is a member no more.
+async fn has_left(service: Arc<Service>, hello: Option<v1::PeerHello>) {
+    let mut changes = service.peers.watch_members();
+    while service.check_peer(hello.as_ref()).is_ok() {
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 

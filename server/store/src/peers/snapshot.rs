@@ -22,6 +22,7 @@ pub(super) async fn send(
     group: GroupId,
     vote: RaftVote,
     snapshot: SnapshotFile,
+    count: impl Fn(u64) + Send + 'static,
 ) -> Result<RaftVote, Status> {
     let channel = target
         .endpoint()
@@ -38,7 +39,7 @@ pub(super) async fn send(
         vote: encode_vote(&vote),
         ..Default::default()
     };
-    let feeding = tokio::spawn(feed(header, snapshot, messages));
+    let feeding = tokio::spawn(feed(header, snapshot, messages, count));
     let answer = client.install_snapshot(ReceiverStream::new(receiver)).await;
     // Reading ends with the receiver, whatever came of it.
     feeding.abort();
@@ -52,6 +53,7 @@ async fn feed(
     header: v1::InstallSnapshotRequest,
     snapshot: SnapshotFile,
     messages: mpsc::Sender<v1::InstallSnapshotRequest>,
+    count: impl Fn(u64) + Send,
 ) {
     if messages.send(header).await.is_err() {
         return;
@@ -66,6 +68,7 @@ async fn feed(
             return;
         };
         sent += chunk.len() as u64;
+        count(sent);
         let last = chunk.is_empty();
         let message = v1::InstallSnapshotRequest { chunk, last, ..Default::default() };
         if messages.send(message).await.is_err() {

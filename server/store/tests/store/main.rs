@@ -9,6 +9,7 @@ mod gateways;
 mod harness;
 mod limits;
 mod members;
+mod moving;
 mod reading;
 mod restarting;
 mod serving;

@@ -4,19 +4,19 @@ use std::{collections::BTreeSet, time::Duration};
 
 use switchboard_api::v1::{
     self, ItemStatus, NodeInfo, claim_request, compare_replicas_response::Outcome,
-    register_request::Kind,
+    mailbox_service_client::MailboxServiceClient, register_request::Kind,
 };
 use switchboard_engine::Formats;
 use switchboard_store::StoreConfig;
 use tempfile::TempDir;
-use tonic::Code;
+use tonic::{Code, transport::Channel};
 
 use crate::harness::{
     Store, address, assert_error, assert_status, config, device, message, only, start_configured,
 };
 
 /// Longest wait for anything; reached by a hang only.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Nodes {
     pub(crate) dirs: Vec<TempDir>,
@@ -50,7 +50,7 @@ impl Nodes {
     }
 
     /// A cluster of three.
-    async fn made() -> Self {
+    pub(crate) async fn made() -> Self {
         Self::made_reading([Formats::OF_THIS_BUILD; 3]).await
     }
 
@@ -118,11 +118,16 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 /// Enqueues until it is accepted, as a sender does.
 pub(crate) async fn send(store: &mut Store, to: &str, n: u64) {
+    send_through(&mut store.mailboxes, to, n).await;
+}
+
+/// The same with a client of one's own.
+pub(crate) async fn send_through(mailboxes: &mut MailboxServiceClient<Channel>, to: &str, n: u64) {
     let sent = async {
         loop {
             let item = message("alice", to, n, b"hello");
             let request = v1::EnqueueRequest { items: vec![item] };
-            let answer = store.mailboxes.enqueue(request).await;
+            let answer = mailboxes.enqueue(request).await;
             let status = answer.map(|answer| only(answer.into_inner().results).status());
             match status {
                 Ok(ItemStatus::Ok | ItemStatus::Duplicate) => return,
@@ -137,13 +142,21 @@ pub(crate) async fn send(store: &mut Store, to: &str, n: u64) {
 }
 
 /// The ids that wait for a user, as this node answers.
-async fn waiting(store: &mut Store, user: &str) -> Vec<u64> {
+pub(crate) async fn waiting(store: &mut Store, user: &str) -> Vec<u64> {
     let found = async {
+        let mut messages: Vec<v1::Message> = Vec::new();
         loop {
             let device = Some(device(user, 1));
-            let request = v1::FetchRequest { device, messages_max: 1_000, ..Default::default() };
-            match store.mailboxes.fetch(request).await {
-                Ok(page) => return page.into_inner().messages,
+            let after_seq = messages.last().map_or(0, |message| message.seq);
+            let request = v1::FetchRequest { device, after_seq, ..Default::default() };
+            match store.mailboxes.fetch(request).await.map(tonic::Response::into_inner) {
+                Ok(page) => {
+                    messages.extend(page.messages);
+                    if !page.more {
+                        return messages;
+                    }
+                    continue;
+                }
                 Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -291,7 +304,7 @@ async fn a_node_that_lost_its_disk_is_not_talked_to() {
 }
 
 /// Restarts a node in its place, with another configuration.
-async fn restart(nodes: &mut Nodes, at: usize, change: impl FnOnce(&mut StoreConfig)) {
+pub(crate) async fn restart(nodes: &mut Nodes, at: usize, change: impl FnOnce(&mut StoreConfig)) {
     let stopped = nodes.stores.remove(at);
     let listen = address(&stopped.running, "store-grpc");
     stopped.running.shutdown().await;

@@ -1,0 +1,244 @@
+//! Who leads the shards that have no replica on this node, or one that nobody need tell of it.
+//!
+//! A replica hears of its leader from Raft, unless it comes or goes: then its group has no word for it yet, or
+//! no more.
+//! For such shards, and those that are not here, the nodes that have one are asked, again and again: each
+//! names the shards that it leads itself. Between two looks an answer may be old; what is then sent to the
+//! wrong node comes back as UNAVAILABLE, and is tried again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::RwLock;
+use switchboard_api::v1::{self, forwarded_answer::Answer, forwarded_call::Call};
+use switchboard_engine::META_GROUP;
+use switchboard_raft::{Group, NodeId, shard_of};
+
+use crate::{errors, limits, service::Service};
+
+/// What other nodes said that they lead.
+#[derive(Default)]
+pub(crate) struct Leaders {
+    /// Term and node by shard. A lock, because every request may ask; held to look one up.
+    known: RwLock<BTreeMap<u32, (u64, NodeId)>>,
+    /// Shards with a replica here that comes or goes, or should have gone. A lock for the same reason.
+    unsettled: RwLock<BTreeSet<u32>>,
+    /// Whether there are any, so that mostly nobody takes that lock.
+    is_any_unsettled: AtomicBool,
+}
+
+impl Leaders {
+    fn get(&self, shard: u32) -> Option<NodeId> {
+        self.known.read().get(&shard).map(|(_, node)| *node)
+    }
+
+    /// Who leads a shard by what was heard here and by what others said: the later term is right.
+    fn later(&self, shard: u32, own: Option<(u64, NodeId)>) -> Option<NodeId> {
+        let known = self.known.read().get(&shard).copied();
+        // Of equals, who leads says so itself.
+        let is_own = |own: &(u64, NodeId)| known.is_none_or(|known| own.0 > known.0);
+        own.filter(is_own).or(known).map(|(_, node)| node)
+    }
+
+    fn set_unsettled(&self, unsettled: BTreeSet<u32>) {
+        self.is_any_unsettled.store(!unsettled.is_empty(), Ordering::Release);
+        *self.unsettled.write() = unsettled;
+    }
+
+    fn is_unsettled(&self, shard: u32) -> bool {
+        self.is_any_unsettled.load(Ordering::Acquire) && self.unsettled.read().contains(&shard)
+    }
+
+    /// The later term is right: a node that was deposed may not know it yet.
+    fn note(&self, node: NodeId, leads: &[v1::leads_response::Shard]) {
+        let mut known = self.known.write();
+        known.retain(|shard, (_, of)| *of != node || leads.iter().any(|one| one.shard == *shard));
+        for v1::leads_response::Shard { shard, term } in leads {
+            let entry = known.entry(*shard).or_insert((*term, node));
+            if *term >= entry.0 {
+                *entry = (*term, node);
+            }
+        }
+    }
+}
+
+/// Where requests for a shard are answered.
+pub(crate) enum Home {
+    /// By the replica here, which leads, or as well as it can.
+    Here,
+    /// By that node.
+    Elsewhere(NodeId),
+}
+
+impl Service {
+    /// Where requests for a user are answered.
+    pub(crate) fn home_of(&self, user: &[u8]) -> Result<Home, tonic::Status> {
+        let table = self.node.shard_table();
+        let count = u32::try_from(table.len()).unwrap_or(0);
+        if count == 0 {
+            return Err(errors::not_initialized());
+        }
+        let shard = shard_of(user, count);
+        let group = table.get(shard as usize).cloned().flatten();
+        match (self.leader_elsewhere(shard, group.as_deref()), group) {
+            (Some(node), _) => Ok(Home::Elsewhere(node)),
+            (None, Some(_)) => Ok(Home::Here),
+            (None, None) => Err(errors::no_leader(shard)),
+        }
+    }
+
+    /// Which other node leads each shard; none where this one does or nobody is known to.
+    pub(crate) fn leaders_elsewhere(&self) -> Vec<Option<NodeId>> {
+        let table = self.node.shard_table();
+        let shards = table.iter().zip(0..);
+        shards.map(|(group, shard)| self.leader_elsewhere(shard, group.as_deref())).collect()
+    }
+
+    /// Which other node leads a shard whose replica here, if any, is this one. Of a shard that is not here
+    /// any node that has it is better than none.
+    pub(crate) fn leader_elsewhere(&self, shard: u32, group: Option<&Group>) -> Option<NodeId> {
+        match group {
+            Some(group) if self.peers.is_alone() || !self.leaders.is_unsettled(shard) => {
+                self.elsewhere(group)
+            }
+            Some(group) => self.leader_by_all(shard, group),
+            None => self.leaders.get(shard).or_else(|| self.replicas_of(shard).first().copied()),
+        }
+        .filter(|leader| *leader != self.node.node_id())
+    }
+
+    /// Who leads a shard whose replica here may not have heard of it.
+    fn leader_by_all(&self, shard: u32, group: &Group) -> Option<NodeId> {
+        let own = group.leader().map(|leader| (group.status().term, leader));
+        self.leaders.later(shard, own)
+    }
+
+    /// Who leads a shard, wherever it is; none if nobody is known to.
+    pub(crate) fn leader_of(&self, shard: u32) -> Option<NodeId> {
+        match self.node.shard_table().get(shard as usize).cloned().flatten() {
+            Some(group) if self.leaders.is_unsettled(shard) => self.leader_by_all(shard, &group),
+            Some(group) => group.leader(),
+            None => self.leaders.get(shard),
+        }
+    }
+
+    /// The voters of a shard: by its own replica here, or else as the placement says.
+    pub(crate) fn replicas_of(&self, shard: u32) -> Vec<NodeId> {
+        let group = self.node.shard_table().get(shard as usize).cloned().flatten();
+        let voters = group.map(|group| group.status().voters).unwrap_or_default();
+        if !voters.is_empty() && !self.leaders.is_unsettled(shard) {
+            return voters;
+        }
+        let meta = self.node.meta().shard();
+        meta.meta(|meta| meta.placement().replicas(shard).map(<[_]>::to_vec).unwrap_or_default())
+    }
+
+    /// The shards that this node leads.
+    pub(crate) fn leads_here(&self) -> v1::LeadsResponse {
+        let leads = self.node.groups().into_iter().filter(|group| group.is_leader());
+        let shard = |group: Arc<Group>| v1::leads_response::Shard {
+            shard: group.id() - 1,
+            term: group.status().term,
+        };
+        let shards = leads.filter(|group| group.id() != META_GROUP).map(shard).collect();
+        v1::LeadsResponse { shards }
+    }
+
+    /// Asks for the leaders of shards that are not here, or come or go, until the shutdown.
+    pub(crate) async fn follow_leaders(self: Arc<Self>) {
+        let token = self.shutdown.token();
+        loop {
+            self.leaders.set_unsettled(self.unsettled_shards());
+            let nodes = self.nodes_to_ask().into_iter();
+            let asked: Vec<_> = nodes.map(|node| self.ask_for_leads(node)).collect();
+            tokio::select! {
+                () = token.cancelled() => return,
+                answers = futures::future::join_all(asked) => {
+                    for (node, leads) in answers {
+                        self.leaders.note(node, &leads.shards);
+                    }
+                }
+            }
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(limits::LEADERS_LOOK_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// What a node leads; who does not answer leads nothing that could be reached.
+    async fn ask_for_leads(&self, node: NodeId) -> (NodeId, v1::LeadsResponse) {
+        let take = |answer| match answer {
+            Answer::Leads(leads) => Some(leads),
+            _ => None,
+        };
+        let hop = self.hop(node, Call::Leads(v1::LeadsRequest {}), take);
+        let answer = tokio::time::timeout(limits::LEADERS_WAIT_MAX, hop).await;
+        (node, answer.ok().and_then(Result::ok).unwrap_or_default())
+    }
+
+    /// The replicas of shards that are on this node.
+    pub(crate) fn shards_here(&self) -> Vec<Arc<Group>> {
+        self.node.shard_table().iter().flatten().cloned().collect()
+    }
+
+    /// The shards whose replicas here the placement does not name, or not yet, or not for long.
+    fn unsettled_shards(&self) -> BTreeSet<u32> {
+        let node = self.node.node_id();
+        let here = self.shards_here().into_iter().map(|group| group.id() - 1);
+        self.node.meta().shard().meta(|meta| {
+            let placement = meta.placement();
+            let leaves = |shard: &u32| {
+                let moving = placement.move_of(*shard).map(|one| one.replica);
+                let is_moving = moving.is_some_and(|one| one.from == node || one.to == node);
+                is_moving || !placement.names(*shard, node)
+            };
+            here.filter(leaves).collect()
+        })
+    }
+
+    /// The nodes that have, or get, a replica of a shard that has none here, or one that comes or goes.
+    fn nodes_to_ask(&self) -> BTreeSet<NodeId> {
+        let table = self.node.shard_table();
+        let shards = table.iter().zip(0_u32..);
+        let absent =
+            shards.filter(|(group, shard)| group.is_none() || self.leaders.is_unsettled(*shard));
+        let mut nodes: BTreeSet<NodeId> = self.node.meta().shard().meta(|meta| {
+            let placement = meta.placement();
+            let of = |shard: u32| {
+                let to = placement.move_of(shard).map(|moving| moving.replica.to);
+                placement.replicas(shard).unwrap_or_default().iter().copied().chain(to)
+            };
+            absent.flat_map(|(_, shard)| of(shard)).collect()
+        });
+        nodes.remove(&self.node.node_id());
+        nodes.remove(&0);
+        nodes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leader_of_the_latest_term_counts_and_who_leads_no_more_is_forgotten() {
+        let leaders = Leaders::default();
+        let leads = |shard, term| v1::leads_response::Shard { shard, term };
+        leaders.note(1, &[leads(0, 3), leads(1, 1)]);
+        leaders.note(2, &[leads(0, 2)]);
+        assert_eq!((leaders.get(0), leaders.get(1)), (Some(1), Some(1)));
+        // A replica that comes or goes may know less, or more.
+        assert_eq!(leaders.later(0, Some((2, 9))), Some(1));
+        assert_eq!(leaders.later(0, Some((4, 9))), Some(9));
+        assert_eq!((leaders.later(7, Some((1, 9))), leaders.later(7, None)), (Some(9), None));
+        leaders.note(2, &[leads(0, 4)]);
+        leaders.note(1, &[leads(0, 3)]);
+        assert_eq!((leaders.get(0), leaders.get(1)), (Some(2), None));
+    }
+}

@@ -1,0 +1,331 @@
+//! Replicas move over real sockets: to a node that was added, away from one that is drained, and not where
+//! something would be lost.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use switchboard_api::v1::{self, NodeInfo, ReplicaMove};
+use switchboard_store::StoreConfig;
+use tonic::{Code, Streaming};
+
+use crate::{
+    harness::{Store, address, assert_error, config, start_configured},
+    members::{DEADLINE, Nodes, restart, send_through, until, waiting},
+};
+
+const USERS: [&str; 6] = ["ann", "bob", "carol", "dave", "erin", "frank"];
+
+/// Starts a node that waits for its cluster.
+async fn start_waiting(nodes: &mut Nodes, node_id: u64) -> NodeInfo {
+    let dir = tempfile::tempdir().unwrap();
+    let config = StoreConfig { node_id, single: false, ..config(dir.path()) };
+    let store = start_configured(config).await.expect("it starts");
+    let address = address(&store.running, "store-grpc").to_string();
+    nodes.stores.push(store);
+    nodes.dirs.push(dir);
+    NodeInfo { node_id, address }
+}
+
+/// Repeats a call while there is no leader for it.
+async fn retried<R>(mut call: impl AsyncFnMut() -> Result<R, tonic::Status>) -> R {
+    let done = async {
+        loop {
+            match call().await {
+                Ok(answer) => return answer,
+                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, done).await.expect("answered")
+}
+
+/// The refusal of a call that must not be taken; while there is no leader for it, it is repeated.
+async fn refused<R>(mut call: impl AsyncFnMut() -> Result<R, tonic::Status>) -> tonic::Status {
+    retried(async || match call().await {
+        Ok(_) => panic!("it must be refused"),
+        Err(status) if status.code() == Code::Unavailable => Err(status),
+        Err(status) => Ok(status),
+    })
+    .await
+}
+
+/// A cluster of three and a fourth node without replicas.
+async fn made_of_four() -> Nodes {
+    let mut nodes = Nodes::made().await;
+    add(&mut nodes, 4).await;
+    nodes
+}
+
+async fn add(nodes: &mut Nodes, node_id: u64) {
+    let node = start_waiting(nodes, node_id).await;
+    let mut cluster = nodes.stores[1].cluster.clone();
+    retried(async || {
+        let request = v1::AddNodeRequest { node: Some(node.clone()), zone: String::new() };
+        cluster.add_node(request).await
+    })
+    .await;
+    nodes.stores[nodes.stores.len() - 1].running.ready().await;
+}
+
+fn moving(shard: u32, from_node_id: u64, to_node_id: u64) -> ReplicaMove {
+    ReplicaMove { shard, from_node_id, to_node_id }
+}
+
+/// Reads progress until there is none any more.
+async fn ended(mut progress: Streaming<v1::MoveProgress>) {
+    let read = async {
+        let mut last = None;
+        while let Some(progress) = progress.message().await.expect("it goes on") {
+            last = Some(progress);
+        }
+        let last = last.expect("something is told");
+        assert_eq!((last.moves_ended, last.moves.len()), (last.moves_total, 0));
+    };
+    tokio::time::timeout(DEADLINE, read).await.expect("the moves end");
+}
+
+async fn move_shard(store: &mut Store, replica: ReplicaMove) {
+    let mut cluster = store.cluster.clone();
+    let request = v1::MoveShardRequest { replica: Some(replica) };
+    ended(retried(async || cluster.move_shard(request).await).await.into_inner()).await;
+}
+
+async fn moves_of(store: &mut Store) -> Vec<v1::MoveInfo> {
+    let mut cluster = store.cluster.clone();
+    retried(async || cluster.list_moves(v1::ListMovesRequest {}).await).await.into_inner().moves
+}
+
+async fn replicas_of(store: &mut Store, shard: u32) -> Vec<u64> {
+    let map = store.cluster.shard_map(v1::ShardMapRequest {}).await.unwrap().into_inner();
+    map.placement[shard as usize].replica_node_ids.clone()
+}
+
+async fn node_ids(store: &mut Store) -> BTreeSet<u64> {
+    let listed = store.cluster.list_nodes(v1::ListNodesRequest {}).await.unwrap().into_inner();
+    listed.nodes.into_iter().filter_map(|node| Some(node.node?.node_id)).collect()
+}
+
+/// Where the ids of a sender begin: they must not be those of another one to the same shard.
+fn first_id(sender: u64) -> u64 {
+    sender * 1_000_000
+}
+
+/// Senders through some of the nodes, until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    senders: Vec<tokio::task::JoinHandle<u64>>,
+}
+
+impl Load {
+    /// One sender a user, each through a node of its own. No answer but OK, or one that says to come back, is
+    /// taken.
+    fn start<'a>(stores: impl IntoIterator<Item = &'a Store>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = stores.into_iter().map(|store| store.mailboxes.clone()).collect();
+        let sender = |(at, user): (usize, &&'static str)| {
+            let (mut client, user, stop) =
+                (clients[at % clients.len()].clone(), *user, stop.clone());
+            tokio::spawn(async move {
+                let mut sent = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    send_through(&mut client, user, first_id(at as u64) + sent).await;
+                    sent += 1;
+                    // Leaves the processors some time for the moves.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                sent
+            })
+        };
+        Self { senders: USERS.iter().enumerate().map(sender).collect(), stop }
+    }
+
+    /// Stops, and checks that every message that was accepted waits, in its order, whichever node is asked.
+    async fn assert_kept(self, stores: &mut [Store]) {
+        self.stop.store(true, Ordering::Relaxed);
+        let senders = self.senders.into_iter().zip(0..);
+        for ((sender, at), user) in senders.zip(USERS) {
+            let first = first_id(at);
+            let sent = sender.await.expect("nothing but retried errors");
+            assert!(sent > 0);
+            for store in &mut *stores {
+                let found = waiting(store, user).await;
+                assert_eq!(found, (first..first + sent).collect::<Vec<_>>(), "{user}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_move_to_a_node_and_back_under_load_and_nothing_is_lost() {
+    let mut nodes = made_of_four().await;
+    let load = Load::start(&nodes.stores);
+    for shard in 0..4 {
+        // From whoever it is, its leader now and then.
+        let from = u64::from(shard) % 3 + 1;
+        move_shard(&mut nodes.stores[2], moving(shard, from, 4)).await;
+        let replicas = replicas_of(&mut nodes.stores[3], shard).await;
+        assert!(replicas.contains(&4) && !replicas.contains(&from), "{shard}: {replicas:?}");
+    }
+    for shard in 0..4 {
+        let to = u64::from(shard) % 3 + 1;
+        move_shard(&mut nodes.stores[3], moving(shard, 4, to)).await;
+        assert_eq!(replicas_of(&mut nodes.stores[0], shard).await, [1, 2, 3]);
+    }
+    load.assert_kept(&mut nodes.stores).await;
+    nodes.assert_equal_replicas().await;
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_drained_under_load_and_removed() {
+    let mut nodes = Nodes::made().await;
+    let mut cluster = nodes.stores[1].cluster.clone();
+    let drain = v1::DrainNodeRequest { node_id: 1, undo: false };
+    let refusal = refused(async || cluster.drain_node(drain).await).await;
+    assert_error(&refusal, Code::FailedPrecondition, "NOWHERE_TO_GO", false);
+    let refusal =
+        refused(async || cluster.remove_node(v1::RemoveNodeRequest { node_id: 1 }).await).await;
+    assert_error(&refusal, Code::FailedPrecondition, "HAS_REPLICAS", false);
+    assert!(refusal.message().contains("[0, 1, 2, 3]"), "{}", refusal.message());
+    let refusal =
+        refused(async || cluster.remove_node(v1::RemoveNodeRequest { node_id: 9 }).await).await;
+    assert_error(&refusal, Code::NotFound, "UNKNOWN_NODE", false);
+
+    add(&mut nodes, 4).await;
+    let load = Load::start(&nodes.stores[1..]);
+    retried(async || cluster.drain_node(drain).await).await;
+    let others = &mut nodes.stores[1..];
+    until("it is empty", async || {
+        let mut left = false;
+        for shard in 0..4 {
+            left |= replicas_of(&mut others[0], shard).await.contains(&1);
+        }
+        !left && moves_of(&mut others[0]).await.is_empty()
+    })
+    .await;
+    retried(async || cluster.remove_node(v1::RemoveNodeRequest { node_id: 1 }).await).await;
+    load.assert_kept(others).await;
+    until("nobody knows it", async || node_ids(&mut others[0]).await == BTreeSet::from([2, 3, 4]))
+        .await;
+    // Its id is never given out again.
+    let address = address(&nodes.stores[0].running, "store-grpc").to_string();
+    let node = Some(NodeInfo { node_id: 1, address });
+    let request = v1::AddNodeRequest { node, zone: String::new() };
+    let refusal = refused(async || cluster.add_node(request.clone()).await).await;
+    assert_error(&refusal, Code::FailedPrecondition, "NODE_REMOVED", false);
+    let removed = nodes.stores.remove(0);
+    removed.running.shutdown().await;
+    nodes.assert_equal_replicas().await;
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn moves_go_on_when_the_node_that_carries_them_out_stops() {
+    let mut nodes = made_of_four().await;
+    let leader = meta_leader(&mut nodes.stores[3]).await;
+    let others = nodes.stores.iter().enumerate().filter(|(at, _)| *at != leader);
+    let load = Load::start(others.map(|(_, store)| store));
+    let plan = nodes.stores[3].cluster.plan_rebalance(v1::PlanRebalanceRequest {}).await.unwrap();
+    let v1::PlanRebalanceResponse { placement_version, moves } = plan.into_inner();
+    assert_eq!(moves.iter().map(|one| one.to_node_id).collect::<Vec<_>>(), [4; 3]);
+    let request = v1::ApplyPlanRequest { placement_version, moves };
+    let mut cluster = nodes.stores[3].cluster.clone();
+    let progress = retried(async || cluster.apply_plan(request.clone()).await).await;
+    // Node 4 votes in no group yet: it is not the one that stops.
+    restart(&mut nodes, leader, |_| {}).await;
+    ended(progress.into_inner()).await;
+    let mut on_it = 0;
+    for shard in 0..4 {
+        on_it += usize::from(replicas_of(&mut nodes.stores[1], shard).await.contains(&4));
+    }
+    assert_eq!(on_it, 3);
+    // The plan was for the placement before.
+    let refusal = refused(async || cluster.apply_plan(request.clone()).await).await;
+    assert_error(&refusal, Code::FailedPrecondition, "PLACEMENT_MOVED_ON", false);
+    load.assert_kept(&mut nodes.stores).await;
+    nodes.assert_equal_replicas().await;
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_to_a_node_that_is_down_says_so_and_can_be_aborted() {
+    let mut nodes = made_of_four().await;
+    let stopped = nodes.stores.remove(3);
+    stopped.running.shutdown().await;
+    let store = &mut nodes.stores[0];
+    let mut cluster = store.cluster.clone();
+    let request = v1::MoveShardRequest { replica: Some(moving(2, 1, 4)) };
+    let progress = retried(async || cluster.move_shard(request).await).await.into_inner();
+    let again = refused(async || cluster.move_shard(request).await).await;
+    assert_error(&again, Code::FailedPrecondition, "MOVE_UNDER_WAY", false);
+    until("it says why it is stalled", async || {
+        let moves = moves_of(store).await;
+        moves.len() == 1 && moves[0].stalled == "node 4 does not answer"
+    })
+    .await;
+    retried(async || cluster.abort_move(v1::AbortMoveRequest { shard: 2 }).await).await;
+    ended(progress).await;
+    assert_eq!(replicas_of(store, 2).await, [1, 2, 3]);
+    let refusal =
+        refused(async || cluster.abort_move(v1::AbortMoveRequest { shard: 2 }).await).await;
+    assert_error(&refusal, Code::FailedPrecondition, "NO_MOVE", false);
+    // Nothing of it is left in the way.
+    nodes.assert_equal_replicas().await;
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn moves_that_would_lose_something_are_refused() {
+    let mut nodes = made_of_four().await;
+    let mut cluster = nodes.stores[1].cluster.clone();
+    for (replica, code, reason) in [
+        (moving(9, 1, 4), Code::NotFound, "UNKNOWN_SHARD"),
+        (moving(0, 1, 9), Code::NotFound, "UNKNOWN_NODE"),
+        (moving(0, 4, 0), Code::FailedPrecondition, "NO_REPLICA"),
+        (moving(0, 1, 2), Code::FailedPrecondition, "HAS_REPLICA"),
+    ] {
+        let request = v1::MoveShardRequest { replica: Some(replica) };
+        let refusal = refused(async || cluster.move_shard(request).await).await;
+        assert_error(&refusal, code, reason, false);
+    }
+    // With node 2 gone, a shard on 1 and 2 alone would have no majority.
+    let stopped = nodes.stores.remove(1);
+    stopped.running.shutdown().await;
+    let store = &mut nodes.stores[0];
+    let mut cluster = store.cluster.clone();
+    until("it is refused", async || {
+        let request = v1::MoveShardRequest { replica: Some(moving(0, 3, 0)) };
+        match cluster.move_shard(request).await {
+            Err(status) if status.code() == Code::Unavailable => false,
+            Err(status) => {
+                assert_error(&status, Code::FailedPrecondition, "NO_MAJORITY", false);
+                assert!(status.message().contains("[2]"), "{}", status.message());
+                true
+            }
+            Ok(_) => panic!("it must not begin"),
+        }
+    })
+    .await;
+    nodes.shutdown().await;
+}
+
+/// The place of the node that leads the meta group.
+async fn meta_leader(store: &mut Store) -> usize {
+    let found = async {
+        loop {
+            let status = store.cluster.status(v1::StatusRequest {}).await.unwrap().into_inner();
+            if status.meta_leader_node_id != 0 {
+                return status.meta_leader_node_id as usize - 1;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, found).await.expect("somebody leads")
+}
