@@ -89,10 +89,8 @@ pub const MEMBERSHIP_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const MAY_FORGET_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked whether a replica that the placement does not name can be dropped.
 pub const PLACEMENT_LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How often a leader looks whether the members of its group are what they should be.
+/// How often a leader looks whether a member of its group has lost its disk.
 pub const READMIT_LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How many entries a replica that comes back may lack to get a vote: about what is under way.
-pub const READMIT_ENTRIES_BEHIND_MAX: u64 = 64;
 /// How often a node looks whether it leads what another should.
 pub const BALANCE_INTERVAL: Duration = Duration::from_secs(5);
 /// How many entries a replica may lack to be handed leadership: about what is under way.

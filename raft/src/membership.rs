@@ -60,6 +60,20 @@ impl Group {
         .await
     }
 
+    /// Takes these nodes out of the voters, and out of the group, whoever else votes when it comes to that.
+    pub(crate) async fn remove_voters(
+        &self,
+        gone: &BTreeSet<NodeId>,
+    ) -> Result<(), MembershipError> {
+        self.change(|members| {
+            let stay: BTreeSet<NodeId> = members.voters.difference(gone).copied().collect();
+            // A group that lived on them alone has nobody who could take them out.
+            (stay.len() < members.voters.len() && !stay.is_empty())
+                .then_some(ChangeMembers::ReplaceAllVoters(stay))
+        })
+        .await
+    }
+
     /// Makes these nodes, which must be learners or voters, the voters; those that voted and are not
     /// named leave the group. It is through when the new voters alone decide.
     pub async fn change_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), MembershipError> {

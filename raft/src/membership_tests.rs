@@ -32,11 +32,16 @@ async fn three_and_one() -> Cluster {
     cluster
 }
 
+/// A replica that leads, among those that are members still.
+pub(crate) fn leading(cluster: &Cluster, group: GroupId) -> Option<Arc<Group>> {
+    let mut groups = cluster.nodes.iter().filter_map(|node| node.group(group));
+    groups.find(|group| group.is_leader() && group.status().voters.contains(&group.node_id()))
+}
+
 pub(crate) async fn leader(cluster: &Cluster, group: GroupId) -> Arc<Group> {
     let led = async {
         loop {
-            let mut groups = cluster.nodes.iter().filter_map(|node| node.group(group));
-            if let Some(found) = groups.find(|group| group.is_leader()) {
+            if let Some(found) = leading(cluster, group) {
                 return found;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -94,20 +99,23 @@ async fn move_replica(cluster: &Cluster, from: NodeId, to: NodeId) {
     let target = &cluster.nodes[to as usize - 1];
     until("the target has an empty replica", || target.group(GROUP).is_some()).await;
     change(cluster, None, to).await;
-    let group = leader(cluster, GROUP).await;
     until("the target has caught up", || {
-        group.catch_up(to).is_some_and(|progress| progress.behind() == 0)
+        let progress = leading(cluster, GROUP).and_then(|group| group.catch_up(to));
+        progress.is_some_and(|progress| progress.behind() == 0)
     })
     .await;
     let id = group_move(cluster);
     let note = NoteMove { shard: SHARD, id, step: MoveStep::Changing, stalled: String::new() };
     meta(cluster, Command::NoteMove(note)).await;
-    let mut voters: BTreeSet<NodeId> = group.status().voters.into_iter().collect();
+    let leader = leader(cluster, GROUP).await;
+    let mut voters: BTreeSet<NodeId> = leader.status().voters.into_iter().collect();
     voters.remove(&from);
     voters.insert(to);
     change(cluster, Some(&voters), to).await;
-    let group = leader(cluster, GROUP).await;
-    until("all voters know of the change", || group.voters_unaware().is_empty()).await;
+    until("all voters know of the change", || {
+        leading(cluster, GROUP).is_some_and(|group| group.voters_unaware().is_empty())
+    })
+    .await;
     meta(cluster, Command::EndMove(EndMove { shard: SHARD, id, end: MoveEnd::Done })).await;
     let source = &cluster.nodes[from as usize - 1];
     until("the source has dropped its replica", || source.group(GROUP).is_none()).await;

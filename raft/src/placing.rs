@@ -9,6 +9,7 @@
 //! The placement that is applied here may be old, or wrong, so it only raises the question. What decides is
 //! the word of the group's leader that this node is no member and that every voter knows it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -94,12 +95,14 @@ impl Node {
     pub(crate) async fn drop_if_forgotten(&self, id: GroupId) -> bool {
         debug_assert_ne!(id, META_GROUP, "every node has the meta group");
         let _opening = self.inner.opening().lock().await;
-        if !self.is_forgotten(id, self.node_id()).await {
+        let (node, Some(group)) = (self.node_id(), self.group(id)) else { return false };
+        let others = self.who_may_lead(Some(&group)).await;
+        if !self.is_said_to_be_forgotten(id, node, &others).await {
             return false;
         }
-        let Some(group) = self.inner.take_group(id) else { return false };
         group.set_leaving(true);
-        if !self.is_forgotten(id, self.node_id()).await {
+        self.inner.take_group(id);
+        if !self.is_said_to_be_forgotten(id, node, &others).await {
             group.set_leaving(false);
             self.inner.put_group_back(group);
             return false;
@@ -108,18 +111,40 @@ impl Node {
         true
     }
 
-    /// Whether a leader of the group says for certain that nobody counts on a node's replica. An answer may
-    /// only be missing: a replica that is kept too long harms nobody.
+    /// Whether a leader of the group, here or elsewhere, says for certain that nobody counts on the replica
+    /// of another node.
     pub(crate) async fn is_forgotten(&self, id: GroupId, node: NodeId) -> bool {
-        if let Some(group) = self.group(id)
+        let group = self.group(id);
+        if let Some(group) = &group
             && group.may_forget(node).await
         {
             return true;
         }
-        let others = self.members().into_iter().map(|member| member.node_id);
-        let asked = others.filter(|other| ![node, self.node_id()].contains(other)).map(|other| {
+        let mut others = self.who_may_lead(group.as_ref()).await;
+        others.remove(&node);
+        self.is_said_to_be_forgotten(id, node, &others).await
+    }
+
+    /// The other nodes of the cluster, and those that a replica here knows as members.
+    async fn who_may_lead(&self, group: Option<&Arc<Group>>) -> BTreeSet<NodeId> {
+        let mut others: BTreeSet<_> = self.members().iter().map(|m| m.node_id).collect();
+        if let Some(group) = group {
+            others.extend(group.members().await.unwrap_or_default());
+        }
+        others.remove(&self.node_id());
+        others
+    }
+
+    /// An answer may only be missing: a replica that is kept too long harms nobody.
+    async fn is_said_to_be_forgotten(
+        &self,
+        id: GroupId,
+        node: NodeId,
+        others: &BTreeSet<NodeId>,
+    ) -> bool {
+        let asked = others.iter().map(|other| {
             let request = PeerRequest::MayForget { node };
-            self.options().transport.call(other, id, request, MAY_FORGET_WAIT_MAX)
+            self.options().transport.call(*other, id, request, MAY_FORGET_WAIT_MAX)
         });
         let answers = futures::future::join_all(asked).await;
         answers

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::raft::VoteRequest;
-use switchboard_engine::command::{ReadmitNode, SetNode};
+use switchboard_engine::command::{EndMove, MoveEnd, ReadmitNode, SetNode};
 use switchboard_engine::{Command, GroupId, Reply, Status, group_of_shard};
 
 use crate::checkpointer::checkpoint;
@@ -35,26 +35,38 @@ async fn readmit(cluster: &Cluster, node_id: NodeId) {
     let disk_id = cluster.nodes[node_id as usize - 1].disk_id();
     let again = ReadmitNode { node_id, disk_id, is_forgotten: false };
     meta(cluster, Command::ReadmitNode(again)).await;
-    until("its disk is recorded", || {
-        let lives = cluster.nodes.iter().filter(|node| node.node_id() != node_id);
-        let knows =
-            |node: &Node| node.members().contains(&member(&cluster.nodes[node_id as usize - 1]));
-        lives.clone().any(knows)
-    })
-    .await;
+    let again = member(&cluster.nodes[node_id as usize - 1]);
+    until("its disk is recorded", || cluster.nodes[0].members().contains(&again)).await;
 }
 
-/// Gives a node a vote in the meta group, where nobody but an operator's process decides who has one.
-async fn vote_in_meta(cluster: &Cluster, node: NodeId) {
+/// Gives a node a vote in a group again, as whoever carries moves out does.
+async fn give_vote(cluster: &Cluster, id: GroupId, node: NodeId) {
+    let replica = || cluster.nodes[node as usize - 1].group(id);
+    until("it has an empty replica", || replica().is_some()).await;
     let voters = BTreeSet::from([1, 2, 3]);
     let voted = async {
-        while leader(cluster, 0).await.add_learner(node).await.is_err() {}
-        while leader(cluster, 0).await.catch_up(node).is_none_or(|progress| progress.behind() > 0) {
+        while leader(cluster, id).await.add_learner(node).await.is_err() {}
+        while leader(cluster, id).await.catch_up(node).is_none_or(|progress| progress.behind() > 0)
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        while leader(cluster, 0).await.change_voters(&voters).await.is_err() {}
+        while leader(cluster, id).await.change_voters(&voters).await.is_err() {}
     };
-    tokio::time::timeout(Duration::from_secs(60), voted).await.expect("a voter of meta");
+    tokio::time::timeout(Duration::from_secs(60), voted).await.expect("a voter");
+}
+
+/// Carries out the moves that give a node its replicas back.
+async fn give_back(cluster: &Cluster, node: NodeId) {
+    give_vote(cluster, GROUPS[0], node).await;
+    for shard in 0..2 {
+        give_vote(cluster, group_of_shard(shard), node).await;
+        let id = cluster.nodes[0].meta().shard().meta(|meta| {
+            assert_eq!(meta.placement().replicas(shard).map(<[_]>::len), Some(2));
+            meta.placement().move_of(shard).map(|moving| moving.id)
+        });
+        let done = EndMove { shard, id: id.expect("a move"), end: MoveEnd::Done };
+        meta(cluster, Command::EndMove(done)).await;
+    }
 }
 
 async fn is_whole_again(cluster: &Cluster, node: NodeId) {
@@ -94,7 +106,7 @@ async fn a_wiped_node_comes_back_whole() {
     }
     assert_eq!(cluster.nodes[2].meta().shard().applied(), None, "nobody talks to it");
     readmit(&cluster, 3).await;
-    vote_in_meta(&cluster, 3).await;
+    give_back(&cluster, 3).await;
     is_whole_again(&cluster, 3).await;
     tick(&cluster).await;
     cluster.shutdown().await;
@@ -137,7 +149,7 @@ async fn a_wiped_node_makes_no_majority_with_one_that_lacks_an_entry() {
     until("whoever has it leads", || group(&cluster.nodes[0], id).is_leader()).await;
     assert!(group(&cluster.nodes[0], id).shard().applied().is_some_and(|at| at.index >= index));
     readmit(&cluster, 3).await;
-    vote_in_meta(&cluster, 3).await;
+    give_back(&cluster, 3).await;
     is_whole_again(&cluster, 3).await;
     cluster.shutdown().await;
 }

@@ -135,13 +135,13 @@ pub(crate) async fn balance(
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use switchboard_engine::LogId;
 
     use super::*;
     use crate::proposer::ProposerStats;
 
-    pub(crate) fn leading(group: GroupId, matched: &[(NodeId, u64)]) -> GroupStatus {
+    fn leading(group: GroupId, matched: &[(NodeId, u64)]) -> GroupStatus {
         GroupStatus {
             group,
             role: Role::Leader,

@@ -206,11 +206,17 @@ impl MetaState {
         Status::Ok
     }
 
-    pub(super) fn readmit_node(&mut self, command: &ReadmitNode) -> Status {
+    /// Once the node is forgotten, it has no replica any more, and moves begin that give them back.
+    pub(super) fn readmit_node(
+        &mut self,
+        command: &ReadmitNode,
+        position: u64,
+        now_ms: u64,
+    ) -> Status {
         let ReadmitNode { node_id, disk_id, is_forgotten } = *command;
         let Some(node) = self.nodes.get_mut(&node_id) else { return Status::Invalid };
         let asked = self.placement.returning.get(&node_id) == Some(&disk_id);
-        if is_forgotten && !asked {
+        if is_forgotten && (!asked || !self.placement.bring_back(node_id, position, now_ms)) {
             return Status::Fenced;
         }
         if is_forgotten {

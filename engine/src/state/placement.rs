@@ -55,6 +55,20 @@ pub struct Move {
     pub stalled: String,
 }
 
+impl Move {
+    fn begun(replica: ReplicaMove, position: u64, now_ms: u64) -> Self {
+        Self {
+            id: position,
+            replica,
+            step: MoveStep::Waiting,
+            aborting: false,
+            begun_at_ms: now_ms,
+            stepped_at_ms: now_ms,
+            stalled: String::new(),
+        }
+    }
+}
+
 /// Placement of all shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
@@ -144,6 +158,23 @@ impl Placement {
         moves.filter(undoable).for_each(|one| one.aborting = true);
     }
 
+    /// Begins a move to the node for each replica that it had; false, and nothing, while one of those shards
+    /// has another move.
+    pub(super) fn bring_back(&mut self, node_id: u64, position: u64, now_ms: u64) -> bool {
+        let had = |nodes: &[u64]| nodes.contains(&node_id) && nodes.len() > 1;
+        let shards: Vec<u32> =
+            self.replicas.iter().filter(|(_, nodes)| had(nodes)).map(|(shard, _)| *shard).collect();
+        if shards.iter().any(|shard| self.moves.contains_key(shard)) {
+            return false;
+        }
+        for shard in shards {
+            self.replicas.entry(shard).or_default().retain(|node| *node != node_id);
+            let replica = ReplicaMove { shard, from: 0, to: node_id };
+            self.moves.insert(shard, Move::begun(replica, position, now_ms));
+        }
+        true
+    }
+
     /// `known` says whether a node is a member that may get replicas.
     pub(super) fn begin_moves(
         &mut self,
@@ -166,15 +197,7 @@ impl Placement {
             if !from_is_there || !to_is_new || !keeps_one {
                 return Status::Invalid;
             }
-            let moving = Move {
-                id: position,
-                replica: *replica,
-                step: MoveStep::Waiting,
-                aborting: false,
-                begun_at_ms: now_ms,
-                stepped_at_ms: now_ms,
-                stalled: String::new(),
-            };
+            let moving = Move::begun(*replica, position, now_ms);
             if begun.insert(shard, moving).is_some() {
                 return Status::Duplicate;
             }
@@ -352,6 +375,24 @@ mod tests {
         assert_eq!(note(&mut placement, MoveStep::Changing), Status::Fenced);
         assert_eq!(placement.end_move(1, 9, MoveEnd::Aborted), Status::Ok);
         assert_eq!(placement, before);
+    }
+
+    #[test]
+    fn a_node_that_was_forgotten_gets_its_replicas_by_moves() {
+        let mut placement = placed();
+        placement.set_placement(4, &[1]);
+        assert_eq!(begin(&mut placement, 7, 2, 4), Status::Ok);
+        let before = placement.clone();
+        assert!(!placement.bring_back(1, 20, 300), "shard 1 has another move");
+        assert_eq!(placement, before);
+        assert_eq!(placement.end_move(1, 9, MoveEnd::Done), Status::Ok);
+        assert!(placement.bring_back(1, 20, 300));
+        assert_eq!(placement.replicas(0), Some(&[2, 3][..]));
+        assert_eq!(placement.replicas(4), Some(&[1][..]), "nobody else has it");
+        let moves: Vec<_> = placement.moves().map(|one| (one.id, one.replica)).collect();
+        let to_it = |shard| (20, ReplicaMove { shard, from: 0, to: 1 });
+        assert_eq!(moves, (0..4).map(to_it).collect::<Vec<_>>());
+        assert!(placement.names(0, 1));
     }
 
     #[test]

@@ -17,6 +17,15 @@ pub async fn open_group(node: &Node, id: GroupId) -> Option<Arc<Group>> {
     node.ensure_group(id).await.ok()
 }
 
+/// Drops the replica of a group if nobody counts on it, and opens a new one in its place. Whether it was
+/// dropped.
+pub async fn renew(node: &Node, id: GroupId) -> bool {
+    let dropped = node.drop_if_forgotten(id).await;
+    // It fails when the disk does.
+    let _ = node.ensure_group(id).await;
+    dropped
+}
+
 /// Begins a group with these voters; to be done on each of them. False if it has begun already or cannot.
 pub async fn form(group: &Group, voters: BTreeSet<NodeId>) -> bool {
     group.begin(voters).await.is_ok()

@@ -30,6 +30,8 @@ pub enum Fault {
     Checkpoint { node: usize, group: GroupId },
     /// A replica of a group moves to a node that has none, or voters are added or removed.
     Move { group: GroupId },
+    /// A node drops its replica of a group, if it is no member, and has a new one in its place.
+    Renew { node: usize, group: GroupId },
     /// A machine loses its disk, and comes back with an empty one.
     Wipe { node: usize },
 }
@@ -69,7 +71,7 @@ impl Plan {
     fn draw(&mut self) -> Fault {
         let node = self.random.below(self.nodes) as usize;
         let leader = self.random.one_in(2);
-        match self.random.below(104) {
+        match self.random.below(112) {
             0..=8 => Fault::Isolate { node, leader },
             9..=13 => Fault::Deafen { node, leader },
             14..=18 => Fault::Storm,
@@ -97,6 +99,8 @@ impl Plan {
             79..=84 => Fault::Transfer { group: self.group(), to: node },
             85..=92 => Fault::Checkpoint { node, group: self.group() },
             93..=99 => Fault::Move { group: self.group() },
+            // Every node keeps its replica of the meta group.
+            100..=107 => Fault::Renew { node, group: 1 + self.random.below(2) as GroupId },
             _ => Fault::Wipe { node },
         }
     }

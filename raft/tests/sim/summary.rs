@@ -18,6 +18,8 @@ pub struct Counts {
     pub checkpoints: u64,
     pub crashes: u64,
     pub wiped: u64,
+    /// Replicas that left a node and came again.
+    pub renewed: u64,
     pub votes: u64,
 }
 
@@ -27,7 +29,7 @@ pub struct Summary {
     runs: u64,
     total: Counts,
     /// Runs in which each occurred.
-    with: [u64; 4],
+    with: [u64; 6],
 }
 
 impl Summary {
@@ -46,10 +48,17 @@ impl Summary {
         total.checkpoints += counts.checkpoints;
         total.crashes += counts.crashes;
         total.wiped += counts.wiped;
+        total.renewed += counts.renewed;
         total.votes += counts.votes;
         // The first leader of each of the three groups is no event.
-        let occurred =
-            [counts.elections > 3, counts.truncations > 0, counts.snapshots > 0, counts.moves > 0];
+        let occurred = [
+            counts.elections > 3,
+            counts.truncations > 0,
+            counts.snapshots > 0,
+            counts.moves > 0,
+            counts.wiped > 0,
+            counts.renewed > 0,
+        ];
         for (with, occurred) in self.with.iter_mut().zip(occurred) {
             *with += u64::from(occurred);
         }
@@ -81,8 +90,13 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "crashes {}, disks lost {}, transfers {}, checkpoints {}, votes asked for {}",
-            total.crashes, total.wiped, total.transfers, total.checkpoints, total.votes
+            "crashes {}, disks lost {} ({}), replicas that left and returned {} ({})",
+            total.crashes, total.wiped, with[4], total.renewed, with[5]
+        )?;
+        writeln!(
+            f,
+            "transfers {}, checkpoints {}, votes asked for {}",
+            total.transfers, total.checkpoints, total.votes
         )?;
         write!(
             f,

@@ -7,7 +7,7 @@
 //! do; everything is healed, and has to work again in bounded time; then the history is judged.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use switchboard_engine::fs::sim::Random;
 use switchboard_engine::{Clock, GroupId};
@@ -62,6 +62,7 @@ pub fn run(config: Config) -> Ended {
     let violation = world.live(config).err();
     world.counts.elections = world.observer.invariants.election_safety.elections();
     world.counts.truncations = world.observer.truncations;
+    world.counts.renewed = world.renewed.load(Ordering::Relaxed);
     world.counts.operations = world.history.operations.len() as u64;
     world.counts.unknown = world.history.unknown() as u64;
     world.counts.simulated_ms = world.time.now_ms();
@@ -97,6 +98,8 @@ struct World {
     /// Whose clock was wrong last, and until when others may go by what it showed.
     wrong_clock: Option<(usize, u64)>,
     wiped: Option<replacing::Wiped>,
+    /// Replicas that were dropped and came again.
+    renewed: Arc<AtomicU64>,
     /// Nobody minds that a disk was lost: the planted bug.
     trust_wiped: bool,
 }
@@ -125,6 +128,7 @@ impl World {
             moving: None,
             wrong_clock: None,
             wiped: None,
+            renewed: Arc::default(),
             trust_wiped: false,
         }
     }

@@ -39,7 +39,9 @@ pub(super) fn apply(
             Reply::Done(meta.begin_moves(c, context.position.get(), context.now_ms))
         }
         Command::NoteMove(c) => Reply::Done(meta.placement.note_move(c, context.now_ms)),
-        Command::ReadmitNode(c) => Reply::Done(meta.readmit_node(c)),
+        Command::ReadmitNode(c) => {
+            Reply::Done(meta.readmit_node(c, context.position.get(), context.now_ms))
+        }
         Command::EndMove(c) => Reply::Done(meta.placement.end_move(c.shard, c.id, c.end)),
         other => refusal(other, Status::Invalid),
     }

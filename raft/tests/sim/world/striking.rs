@@ -43,6 +43,7 @@ impl World {
             Fault::Transfer { group, to } => self.transfer(group, to),
             Fault::Checkpoint { node, group } => self.checkpoint(node, group),
             Fault::Move { group } => self.begin_move(group),
+            Fault::Renew { node, group } => self.renew(node, group),
             Fault::Wipe { node } => self.wipe(node),
         }
     }
@@ -95,6 +96,26 @@ impl World {
         self.counts.checkpoints += 1;
         self.processes[node].spawn(async move {
             hands::checkpoint_and_purge(&group).await;
+        });
+    }
+
+    /// The node meant, or the next one that has left the group.
+    fn renew(&self, node: usize, id: GroupId) {
+        let Some(leader) = self.leader(id).and_then(|at| self.group(at, id)) else { return };
+        let members = leader.status();
+        let has_left = |at: &usize| {
+            let known = self.group(*at, id).is_some_and(|group| !group.status().voters.is_empty());
+            let member = *at as NodeId + 1;
+            known && !members.voters.contains(&member) && !members.learners.contains(&member)
+        };
+        let count = self.processes.len();
+        let Some(at) = (node..node + count).map(|at| at % count).find(has_left) else { return };
+        let Some(found) = self.processes[at].node() else { return };
+        let renewed = self.renewed.clone();
+        self.processes[at].spawn(async move {
+            if hands::renew(&found, id).await {
+                renewed.fetch_add(1, Ordering::Relaxed);
+            }
         });
     }
 
