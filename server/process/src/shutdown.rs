@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFuture},
-    task::TaskTracker,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
 use crate::{limits::SHUTDOWN_MAX, telemetry};
@@ -70,6 +70,11 @@ impl Shutdown {
         F::Output: Send + 'static,
     {
         self.tasks.spawn(task)
+    }
+
+    /// Something that is no task and that [`Shutdown::drain`] waits for: until the value is dropped.
+    pub fn hold(&self) -> TaskTrackerToken {
+        self.tasks.token()
     }
 
     /// Waits until every task spawned here has ended; false if `wait_max` passed first.

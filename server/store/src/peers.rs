@@ -47,7 +47,7 @@ pub(crate) struct Peers {
     node_id: NodeId,
     formats: Formats,
     data: PathBuf,
-    /// Ends the links; not with the server's shutdown, which finishes what was passed on before it.
+    /// Ends what goes between the nodes, after the server's shutdown has finished its calls.
     stop: CancellationToken,
     /// A lock, because the services read it while a founding changes it; held to copy or to swap.
     state: RwLock<State>,
@@ -106,7 +106,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Ends all connections: nobody is asked anything any more.
+    /// Ends all connections, in both directions: nobody is asked or answered any more.
     pub(crate) fn disconnect(&self) {
         self.stop.cancel();
     }
@@ -114,6 +114,11 @@ impl Peers {
     /// Tells when the members change.
     pub(crate) fn watch_members(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
+    }
+
+    /// Cancelled by [`Self::disconnect`].
+    fn disconnected(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     /// Dials every other member of the book, again and again, until [`Self::disconnect`].

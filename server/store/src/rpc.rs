@@ -1,4 +1,5 @@
-//! Around each gRPC service: what is counted of every call, and requests too large to decode.
+//! Around each gRPC service: what is counted of every call, that a shutdown waits for it, and requests
+//! too large to decode.
 //!
 //! tonic refuses a message beyond the decoder's bound with OUT_OF_RANGE, before any code of ours
 //! sees it. The contract says INVALID_ARGUMENT with a reason, so that answer is replaced here. No
@@ -6,6 +7,7 @@
 
 use std::{convert::Infallible, time::Instant};
 
+use switchboard_process::Shutdown;
 use tonic::{
     Code,
     body::Body,
@@ -17,7 +19,7 @@ use crate::errors;
 
 /// A service with that around it.
 #[derive(Clone, Debug)]
-pub(crate) struct Rpc<S>(pub(crate) S);
+pub(crate) struct Rpc<S>(pub(crate) S, pub(crate) Shutdown);
 
 impl<S: NamedService> NamedService for Rpc<S> {
     const NAME: &'static str = S::NAME;
@@ -40,8 +42,11 @@ where
         let started = Instant::now();
         let path = request.uri().path().to_owned();
         let answered = self.0.call(request);
+        // A call that goes on as a stream is a task, which is waited for by itself.
+        let held = self.1.hold();
         Box::pin(async move {
             let response = answered.await?;
+            drop(held);
             let status = response.headers().get("grpc-status");
             // Absent: the call goes on, and its status comes in the trailers.
             let code = status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));

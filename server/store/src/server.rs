@@ -263,6 +263,7 @@ async fn routes(
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(HEALTH_DESCRIPTORS)
     };
+    let counted = &service.shutdown;
     let routes = Server::builder()
         .initial_stream_window_size(limits::HTTP2_WINDOW_BYTES)
         .initial_connection_window_size(limits::HTTP2_WINDOW_BYTES)
@@ -271,10 +272,10 @@ async fn routes(
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .add_service(Rpc(sessions))
-        .add_service(Rpc(mailboxes))
-        .add_service(Rpc(registry))
-        .add_service(Rpc(cluster))
+        .add_service(Rpc(sessions, counted.clone()))
+        .add_service(Rpc(mailboxes, counted.clone()))
+        .add_service(Rpc(registry, counted.clone()))
+        .add_service(Rpc(cluster, counted.clone()))
         .add_service(peers);
     Ok((health, routes))
 }
@@ -339,8 +340,12 @@ impl Running {
         Failure { reason }
     }
 
-    /// Stops: refuses new calls, finishes those under way, syncs the log.
-    pub async fn shutdown(self) {
+    /// Stops: refuses new calls, finishes those under way, syncs the log. False if calls were cut off
+    /// that did not end in time.
+    ///
+    /// Until all calls have their answers the node goes on as a replica: it asks the others what it
+    /// passed on to them, and hears from them what became of the entries that it proposed.
+    pub async fn shutdown(self) -> bool {
         self.readiness.set(false);
         if !self.service.peers.is_alone() {
             self.service.node.hand_over_leadership().await;
@@ -351,16 +356,15 @@ impl Running {
         self.health.set_not_serving::<ClusterServiceServer<Cluster>>().await;
         self.health.set_service_status("", ServingStatus::NotServing).await;
         self.service.shutdown.trigger();
-        if !self.service.shutdown.drain(limits::DRAIN_MAX).await {
-            tracing::warn!("some streams did not end in time");
-        }
+        let drained = self.service.shutdown.drain(limits::DRAIN_MAX).await;
+        self.service.peers.disconnect();
         let abort = self.serving.abort_handle();
-        if tokio::time::timeout(limits::DRAIN_MAX, self.serving).await.is_err() {
-            tracing::warn!("some calls did not end in time");
+        let ended = tokio::time::timeout(limits::DRAIN_MAX, self.serving).await.is_ok();
+        if !drained || !ended {
+            tracing::warn!(drained, ended, "some calls did not end in time");
             abort.abort();
         }
-        // Only now: what was passed on to other nodes is finished, too.
-        self.service.peers.disconnect();
         self.service.node.shutdown().await;
+        drained && ended
     }
 }

@@ -48,11 +48,12 @@ impl PeerService for PeerServer {
         self.0.check_peer(first.hello.as_ref())?;
         let (answers, receiver) = mpsc::channel(limits::STREAM_ANSWERS_MAX);
         let service = self.0.clone();
-        self.0.shutdown.spawn(async move {
-            let token = service.shutdown.token();
+        // Not waited for with the calls of a shutdown, since these wait for what comes here.
+        tokio::spawn(async move {
+            let token = service.peers.disconnected();
             let left = has_left(service.clone(), first.hello);
-            // A node that stops ends its streams: the others should not wait for its answers. Whoever was
-            // removed is not listened to any longer.
+            // A node that has stopped ends its streams: the others should not wait for its answers. Whoever
+            // was removed is not listened to any longer.
             tokio::select! {
                 () = token.cancelled() => {}
                 () = left => {}

@@ -224,6 +224,37 @@ async fn nothing_is_lost_when_a_node_stops_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_answers_all_that_it_has_taken() {
+    let mut nodes = Nodes::made().await;
+    let stopping = nodes.stores.remove(0);
+    // Calls for every shard, those that it leads and those that it passes on, one after the other.
+    let callers: Vec<_> = (0..24)
+        .map(|caller| {
+            let mut mailboxes = stopping.mailboxes.clone();
+            tokio::spawn(async move {
+                for n in 0.. {
+                    let item = message("alice", &format!("user-{caller}"), caller << 32 | n, b"x");
+                    let request = v1::EnqueueRequest { items: vec![item] };
+                    match mailboxes.enqueue(request).await {
+                        Ok(_) => {}
+                        // Refused before anything happened, or not taken at all.
+                        Err(status) => return status,
+                    }
+                }
+                unreachable!("it stops")
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(stopping.running.shutdown().await, "no call was cut off");
+    for caller in callers {
+        let status = caller.await.expect("a caller ends");
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    }
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leadership_goes_where_it_is_sent() {
     let mut nodes = Nodes::made().await;
     for to_node_id in [2, 3, 1] {
