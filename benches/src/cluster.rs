@@ -26,7 +26,7 @@ pub struct Cluster {
     // Ended before their files are removed: fields are dropped in order.
     nodes: Vec<Server>,
     addresses: Vec<SocketAddr>,
-    _dirs: Vec<TempDir>,
+    dirs: Vec<TempDir>,
 }
 
 impl Cluster {
@@ -34,20 +34,13 @@ impl Cluster {
     pub fn start<const NODES: usize>(run: &Run, shards: u32) -> Result<Self> {
         let addresses: [SocketAddr; NODES] = free_addresses()?;
         let mut cluster =
-            Self { nodes: Vec::new(), addresses: addresses.to_vec(), _dirs: Vec::new() };
+            Self { nodes: Vec::new(), addresses: addresses.to_vec(), dirs: Vec::new() };
+        let single = ["--single", "--shards", &shards.to_string()];
         for (node, address) in (1..).zip(addresses) {
             let dir = run.scratch()?;
-            let mut command = Command::new(binary()?);
-            command.arg("store").arg("--data").arg(dir.path().join("data"));
-            command.args(["--node-id", &node.to_string(), "--listen", &address.to_string()]);
-            command.args(["--http", "127.0.0.1:0"]);
-            if NODES == 1 {
-                command.args(["--single", "--shards", &shards.to_string()]);
-            }
-            let mut server = Server::start(&mut command, dir.path())?.context("no such binary")?;
-            server.wait_listening(address)?;
-            cluster.nodes.push(server);
-            cluster._dirs.push(dir);
+            let more = if NODES == 1 { &single[..] } else { &[] };
+            cluster.nodes.push(start_node(node, address, dir.path(), more)?);
+            cluster.dirs.push(dir);
         }
         if NODES > 1 {
             let peers = (1..).zip(&addresses).map(|(node, at): (u32, _)| format!("{node}={at}"));
@@ -62,7 +55,7 @@ impl Cluster {
 
     fn wait_ready(&self) -> Result<()> {
         let started = Instant::now();
-        for dir in &self._dirs {
+        for dir in &self.dirs {
             let file = dir.path().join("output");
             let is_ready = || -> Result<bool> {
                 Ok(std::fs::read_to_string(&file)?.lines().any(|line| line == "ready"))
@@ -73,6 +66,20 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Ends a node with SIGKILL; the first one is 1.
+    pub fn kill(&mut self, node: u64) -> Result<()> {
+        let server = self.nodes.get_mut(slot(node)?).context("no such node")?;
+        server.kill()
+    }
+
+    /// Starts a node again where it was, and waits until it is ready.
+    pub fn restart(&mut self, node: u64) -> Result<()> {
+        let slot = slot(node)?;
+        let (address, dir) = (self.addresses[slot], self.dirs[slot].path());
+        self.nodes[slot] = start_node(node, address, dir, &[])?;
+        self.wait_ready()
     }
 
     /// The addresses of the nodes, as `--store` takes them.
@@ -95,6 +102,21 @@ impl Cluster {
         let printed = output(&mut command)?;
         serde_json::from_slice(&printed).context("the load generator printed no report")
     }
+}
+
+fn slot(node: u64) -> Result<usize> {
+    usize::try_from(node)?.checked_sub(1).context("nodes are counted from 1")
+}
+
+/// Starts a store and waits until it listens.
+fn start_node(node: u64, address: SocketAddr, dir: &Path, more: &[&str]) -> Result<Server> {
+    let mut command = Command::new(binary()?);
+    command.arg("store").arg("--data").arg(dir.join("data"));
+    command.args(["--node-id", &node.to_string(), "--listen", &address.to_string()]);
+    command.args(["--http", "127.0.0.1:0"]).args(more);
+    let mut server = Server::start(&mut command, dir)?.context("no such binary")?;
+    server.wait_listening(address)?;
+    Ok(server)
 }
 
 /// What `switchboard bench` reports, as far as it is looked at here.

@@ -42,6 +42,13 @@ impl Server {
         self.process.id()
     }
 
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
     /// Waits until somebody listens there.
     pub fn wait_listening(&mut self, address: SocketAddr) -> Result<()> {
         let started = Instant::now();

@@ -5,6 +5,7 @@ mod dead_gateway;
 mod drain;
 mod enqueue_one;
 mod enqueue_three;
+mod failover;
 mod locate;
 mod log;
 mod mailbox_memory;
@@ -41,5 +42,6 @@ pub const ROWS: &[Row] = &[
     claim_three::ROW,
     drain::ROW,
     write_amplification::ROW,
+    failover::ROW,
     dead_gateway::ROW,
 ];

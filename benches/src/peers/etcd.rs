@@ -4,9 +4,11 @@
 //! the two calls of etcd's gRPC interface that this takes; their messages are written out here, so
 //! that no generated code is needed.
 
+mod failover;
+
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Arc,
@@ -28,6 +30,8 @@ use crate::{
     workload::scatter,
 };
 
+pub use failover::failover;
+
 const CONNECTIONS: usize = 8;
 /// Puts under way at a time: with as many etcd is at its fastest here.
 const UNDER_WAY: u64 = 256;
@@ -47,29 +51,50 @@ pub struct Puts {
 
 /// Puts into three servers for so long. `None`: not installed.
 pub fn put(dir: &Path, length: Duration) -> Result<Option<Puts>> {
-    let Some((servers, addresses)) = start(dir)? else { return Ok(None) };
+    let Some(cluster) = Cluster::start(dir)? else { return Ok(None) };
     let runtime = tokio::runtime::Runtime::new()?;
-    let leases = runtime.block_on(grant(addresses[0]))?;
-    runtime.block_on(load(&addresses, &leases, length / 4))?;
-    let cpu = || servers.iter().map(|server| cpu_seconds(server.pid())).sum::<Result<f64>>();
+    let leases = runtime.block_on(grant(cluster.clients[0]))?;
+    runtime.block_on(load(&cluster.clients, &leases, length / 4))?;
+    let cpu =
+        || cluster.servers.iter().map(|server| cpu_seconds(server.pid())).sum::<Result<f64>>();
     let before = cpu()?;
     let started = Instant::now();
-    let puts = runtime.block_on(load(&addresses, &leases, length))? as f64;
+    let puts = runtime.block_on(load(&cluster.clients, &leases, length))? as f64;
     let seconds = started.elapsed().as_secs_f64();
     let cpu_us = (cpu()? - before) * 1e6 / puts;
     Ok(Some(Puts { per_second: puts / seconds, cpu_us }))
 }
 
-fn start(dir: &Path) -> Result<Option<(Vec<Server>, Vec<SocketAddr>)>> {
-    let (clients, peers): ([SocketAddr; 3], [SocketAddr; 3]) =
-        (free_addresses()?, free_addresses()?);
-    let named = peers.iter().enumerate().map(|(node, peer)| format!("e{node}=http://{peer}"));
-    let initial = named.collect::<Vec<_>>().join(",");
-    let mut servers = Vec::new();
-    for (node, (client, peer)) in clients.iter().zip(peers).enumerate() {
-        let own = dir.join(format!("e{node}"));
+/// Three servers, and where their clients reach them.
+struct Cluster {
+    servers: Vec<Server>,
+    clients: [SocketAddr; 3],
+    peers: [SocketAddr; 3],
+    dir: PathBuf,
+}
+
+impl Cluster {
+    /// `None`: not installed.
+    fn start(dir: &Path) -> Result<Option<Self>> {
+        let (clients, peers) = (free_addresses()?, free_addresses()?);
+        let mut cluster = Self { servers: Vec::new(), clients, peers, dir: dir.to_owned() };
+        for node in 0..clients.len() {
+            let Some(server) = cluster.start_node(node)? else { return Ok(None) };
+            cluster.servers.push(server);
+        }
+        for (server, client) in cluster.servers.iter_mut().zip(clients) {
+            server.wait_listening(client)?;
+        }
+        Ok(Some(cluster))
+    }
+
+    fn start_node(&self, node: usize) -> Result<Option<Server>> {
+        let named = self.peers.iter().enumerate().map(|(node, at)| format!("e{node}=http://{at}"));
+        let initial = named.collect::<Vec<_>>().join(",");
+        let own = self.dir.join(format!("e{node}"));
         std::fs::create_dir_all(&own)?;
-        let (client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
+        let client_url = format!("http://{}", self.clients[node]);
+        let peer_url = format!("http://{}", self.peers[node]);
         let mut command = Command::new("etcd");
         command.arg("--data-dir").arg(own.join("data"));
         command.args(["--name", &format!("e{node}"), "--initial-cluster", &initial]);
@@ -78,13 +103,16 @@ fn start(dir: &Path) -> Result<Option<(Vec<Server>, Vec<SocketAddr>)>> {
         command.args(["--listen-peer-urls", &peer_url]);
         command.args(["--initial-advertise-peer-urls", &peer_url]);
         command.args(["--initial-cluster-state", "new", "--log-level", "error"]);
-        let Some(server) = Server::start(&mut command, &own)? else { return Ok(None) };
-        servers.push(server);
+        Server::start(&mut command, &own)
     }
-    for (server, client) in servers.iter_mut().zip(clients) {
-        server.wait_listening(client)?;
+
+    /// Starts a server again that was killed.
+    fn restart(&mut self, node: usize) -> Result<()> {
+        let mut server = self.start_node(node)?.context("etcd is gone")?;
+        server.wait_listening(self.clients[node])?;
+        self.servers[node] = server;
+        Ok(())
     }
-    Ok(Some((servers, clients.to_vec())))
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
