@@ -67,6 +67,74 @@ impl Client {
         .await
     }
 
+    /// Takes a node that waits for it into the cluster; the placement version after it.
+    pub async fn add_node(&self, node: v1::NodeInfo, zone: &str) -> Result<u64, Error> {
+        let request = v1::AddNodeRequest { node: Some(node), zone: zone.to_owned() };
+        self.ask(Repeat::Harmless, move |node| {
+            let request = request.clone();
+            async move {
+                Ok(node.cluster().add_node(request).await?.into_inner().placement_version)
+            }
+        })
+        .await
+    }
+
+    /// Takes a node without replicas out for good; the placement version after it.
+    pub async fn remove_node(&self, node_id: u64) -> Result<u64, Error> {
+        let request = v1::RemoveNodeRequest { node_id };
+        self.ask(Repeat::Harmful, move |node| async move {
+            Ok(node.cluster().remove_node(request).await?.into_inner().placement_version)
+        })
+        .await
+    }
+
+    /// Lets a node's replicas go elsewhere, or takes that back; the placement version after it.
+    pub async fn drain_node(&self, node_id: u64, undo: bool) -> Result<u64, Error> {
+        let request = v1::DrainNodeRequest { node_id, undo };
+        self.ask(Repeat::Harmless, move |node| async move {
+            Ok(node.cluster().drain_node(request).await?.into_inner().placement_version)
+        })
+        .await
+    }
+
+    /// The moves that would balance the cluster, and the placement that they are for.
+    pub async fn plan_rebalance(&self) -> Result<v1::PlanRebalanceResponse, Error> {
+        self.ask(Repeat::Harmless, |node| async move {
+            let request = v1::PlanRebalanceRequest {};
+            Ok(node.cluster().plan_rebalance(request).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Begins the moves of a plan, all or none, and returns once they have begun; `list_moves` tells
+    /// how far they are.
+    pub async fn apply_plan(&self, request: v1::ApplyPlanRequest) -> Result<(), Error> {
+        self.ask(Repeat::Harmful, move |node| {
+            let request = request.clone();
+            // Whoever answers has begun the moves; they do not need the stream that tells of them.
+            async move { node.cluster().apply_plan(request).await.map(drop) }
+        })
+        .await
+    }
+
+    /// Begins to undo the move of a shard, if its voters have not changed yet.
+    pub async fn abort_move(&self, shard: u32) -> Result<(), Error> {
+        let request = v1::AbortMoveRequest { shard };
+        self.ask(Repeat::Harmful, move |node| async move {
+            node.cluster().abort_move(request).await.map(drop)
+        })
+        .await
+    }
+
+    /// The moves that have begun and not ended.
+    pub async fn list_moves(&self) -> Result<Vec<v1::MoveInfo>, Error> {
+        self.ask(Repeat::Harmless, |node| async move {
+            let request = v1::ListMovesRequest {};
+            Ok(node.cluster().list_moves(request).await?.into_inner().moves)
+        })
+        .await
+    }
+
     /// Makes a call on one node after another.
     async fn ask<R, F>(&self, repeat: Repeat, call: impl Fn(Arc<Node>) -> F) -> Result<R, Error>
     where

@@ -12,6 +12,7 @@ pub(crate) mod gateway;
 pub(crate) mod gateway_ctl;
 pub(crate) mod log;
 pub(crate) mod mailbox;
+mod moves;
 mod name;
 pub(crate) mod node;
 mod operator;

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Longest line or document `bench replay` reads, so that a wrong file fails early (bytes).
 pub(crate) const CORPUS_BYTES_MAX: u64 = 1 << 30;
 
+/// Longest plan of moves that is read: some ten thousand moves (bytes).
+pub(crate) const PLAN_BYTES_MAX: u64 = 1 << 20;
+
 /// How many examples of each kind of fault a replay keeps to print.
 pub(crate) const FAULT_EXAMPLES_MAX: usize = 5;
 

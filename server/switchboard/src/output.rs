@@ -39,6 +39,13 @@ pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
 }
 
+/// Prints one of several objects, on a line of its own.
+pub(crate) fn print_event<T: Serialize>(event: &T) -> Result<(), Failure> {
+    let line = serde_json::to_string(event)
+        .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
+    print_line(&line)
+}
+
 /// A table in the house style.
 pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
@@ -78,6 +85,11 @@ impl Failure {
             std::io::ErrorKind::BrokenPipe => Failure::failed(String::new()),
             _ => Failure::failed(format!("cannot write to standard output: {error}")),
         }
+    }
+
+    /// What went wrong, in words.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     /// Prints it to standard error and gives the exit code.

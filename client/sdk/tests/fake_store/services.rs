@@ -263,7 +263,9 @@ impl GatewayService for Shared {
 
 #[tonic::async_trait]
 impl ClusterService for Shared {
+    type ApplyPlanStream = BoxStream<v1::MoveProgress>;
     type BackupStream = BoxStream<v1::BackupResponse>;
+    type MoveShardStream = BoxStream<v1::MoveProgress>;
     type VerifyStream = BoxStream<v1::VerifyResponse>;
     type WatchShardMapStream = BoxStream<WatchShardMapResponse>;
 
@@ -312,6 +314,44 @@ impl ClusterService for Shared {
         &self,
         _: Request<v1::CompareReplicasRequest>,
     ) -> Answer<v1::CompareReplicasResponse> {
+        unimplemented()
+    }
+
+    async fn add_node(&self, _: Request<v1::AddNodeRequest>) -> Answer<v1::AddNodeResponse> {
+        unimplemented()
+    }
+
+    async fn remove_node(
+        &self,
+        _: Request<v1::RemoveNodeRequest>,
+    ) -> Answer<v1::RemoveNodeResponse> {
+        unimplemented()
+    }
+
+    async fn drain_node(&self, _: Request<v1::DrainNodeRequest>) -> Answer<v1::DrainNodeResponse> {
+        unimplemented()
+    }
+
+    async fn plan_rebalance(
+        &self,
+        _: Request<v1::PlanRebalanceRequest>,
+    ) -> Answer<v1::PlanRebalanceResponse> {
+        unimplemented()
+    }
+
+    async fn apply_plan(&self, _: Request<v1::ApplyPlanRequest>) -> Answer<Self::ApplyPlanStream> {
+        unimplemented()
+    }
+
+    async fn move_shard(&self, _: Request<v1::MoveShardRequest>) -> Answer<Self::MoveShardStream> {
+        unimplemented()
+    }
+
+    async fn abort_move(&self, _: Request<v1::AbortMoveRequest>) -> Answer<v1::AbortMoveResponse> {
+        unimplemented()
+    }
+
+    async fn list_moves(&self, _: Request<v1::ListMovesRequest>) -> Answer<v1::ListMovesResponse> {
         unimplemented()
     }
 

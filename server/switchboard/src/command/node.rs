@@ -1,8 +1,12 @@
-//! `node list`: the store nodes of the cluster.
+//! `node list|add|remove|drain`: the store nodes of the cluster.
+
+mod drain;
+mod member;
 
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde::Serialize;
+use switchboard_api::v1::{NodeState, list_nodes_response};
 use switchboard_sdk::Client;
 
 use super::operator::{StoreArgs, failure};
@@ -13,7 +17,9 @@ use crate::output::{Failure, table};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard node list
-  switchboard node list --output json")]
+  switchboard node add 4 10.0.0.4:7400 --zone rack-b
+  switchboard node drain 2 --wait
+  switchboard node remove 2")]
 pub(crate) struct NodeCommand {
     #[command(subcommand)]
     command: Command,
@@ -22,9 +28,12 @@ pub(crate) struct NodeCommand {
 #[derive(Debug, Subcommand)]
 enum Command {
     List(List),
+    Add(member::Add),
+    Remove(member::Remove),
+    Drain(drain::Drain),
 }
 
-/// Show the store nodes, what each leads and how much it holds
+/// Show the store nodes, their state, what each leads and how much it holds
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard node list
@@ -40,8 +49,14 @@ pub(super) struct Node {
     pub(super) node_id: u64,
     address: String,
     pub(super) reachable: bool,
+    /// `active`, `draining` or `removed`.
+    state: &'static str,
+    /// What fails together with it; empty: nothing is known.
+    zone: String,
     version: String,
     disk_id: String,
+    /// Only the reserve is free, or less.
+    disk_almost_full: bool,
     uptime_ms: u64,
     replicas: usize,
     leads: usize,
@@ -51,16 +66,31 @@ pub(super) struct Node {
 
 impl NodeCommand {
     pub(crate) async fn run(self, global: Global) -> Result<(), Failure> {
-        let Command::List(list) = self.command;
-        let client = list.store.connect().await?;
-        global.output.print(&nodes(&client).await?, |nodes| print_nodes(nodes))
+        match self.command {
+            Command::List(list) => {
+                let client = list.store.connect().await?;
+                global.output.print(&nodes(&client).await?, |nodes| print_nodes(nodes))
+            }
+            Command::Add(add) => add.run(global).await,
+            Command::Remove(remove) => remove.run(global).await,
+            Command::Drain(drain) => drain.run(global).await,
+        }
     }
 }
 
 /// All nodes, asked anew.
 pub(super) async fn nodes(client: &Client) -> Result<Vec<Node>, Failure> {
     let listed = client.list_nodes().await.map_err(|error| failure(&error))?;
-    let node = |listed: switchboard_api::v1::list_nodes_response::Node| {
+    Ok(listed.into_iter().map(Node::of).collect())
+}
+
+impl Node {
+    fn of(listed: list_nodes_response::Node) -> Node {
+        let state = match listed.state() {
+            NodeState::NodeActive => "active",
+            NodeState::NodeDraining => "draining",
+            NodeState::NodeRemoved => "removed",
+        };
         let (info, reachable) = (listed.node.unwrap_or_default(), listed.status.is_some());
         let status = listed.status.unwrap_or_default();
         let leads = status.shards.iter().filter(|shard| shard.leader_node_id == info.node_id);
@@ -68,27 +98,40 @@ pub(super) async fn nodes(client: &Client) -> Result<Vec<Node>, Failure> {
             node_id: info.node_id,
             address: info.address,
             reachable,
+            state,
+            zone: listed.zone,
             leads: leads.count(),
             replicas: status.shards.len(),
             messages: status.shards.iter().map(|shard| shard.messages).sum(),
             version: status.version,
             disk_id: status.disk_id,
+            disk_almost_full: status.disk_almost_full,
             uptime_ms: status.uptime_ms,
             log_bytes: status.log_bytes,
         }
-    };
-    Ok(listed.into_iter().map(node).collect())
+    }
+
+    /// What it is in the cluster, and what is wrong with it.
+    fn state_words(&self) -> String {
+        let fault = match (self.reachable, self.disk_almost_full) {
+            (false, _) => ", unreachable",
+            (true, true) => ", disk almost full",
+            (true, false) => "",
+        };
+        format!("{}{fault}", self.state)
+    }
 }
 
 pub(super) fn print_nodes(nodes: &[Node]) -> Table {
     let mut table = table([
-        "node", "address", "state", "version", "leads", "replicas", "messages", "log", "up",
+        "node", "address", "zone", "state", "version", "leads", "replicas", "messages", "log", "up",
     ]);
     for node in nodes {
         table.add_row([
             node.node_id.to_string(),
             node.address.clone(),
-            if node.reachable { "ok" } else { "unreachable" }.to_owned(),
+            node.zone.clone(),
+            node.state_words(),
             node.version.clone(),
             node.leads.to_string(),
             node.replicas.to_string(),
@@ -98,4 +141,24 @@ pub(super) fn print_nodes(nodes: &[Node]) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use switchboard_api::v1::StatusResponse;
+
+    use super::*;
+
+    #[test]
+    fn a_node_says_what_is_wrong_with_it() {
+        let mut listed = list_nodes_response::Node {
+            state: NodeState::NodeDraining.into(),
+            ..Default::default()
+        };
+        assert_eq!(Node::of(listed.clone()).state_words(), "draining, unreachable");
+        listed.status = Some(StatusResponse { disk_almost_full: true, ..Default::default() });
+        assert_eq!(Node::of(listed.clone()).state_words(), "draining, disk almost full");
+        listed.status = Some(StatusResponse::default());
+        assert_eq!(Node::of(listed).state_words(), "draining");
+    }
 }

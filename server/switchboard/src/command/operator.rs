@@ -47,15 +47,32 @@ impl StoreArgs {
 
     /// A connection to the first node named, past the SDK.
     pub(crate) async fn channel(&self) -> Result<Channel, Failure> {
-        let address = self.store.first().map(String::as_str).unwrap_or_default();
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| Failure::usage(format!("--store: {error}")))?;
-        endpoint
-            .connect_timeout(WAIT_MAX)
-            .tcp_nodelay(true)
-            .connect()
-            .await
-            .map_err(|_| Failure::failed(format!("no store answers at {address}")))
+        channel_to(self.first()).await
+    }
+
+    /// The first node named.
+    pub(crate) fn first(&self) -> &str {
+        self.store.first().map(String::as_str).unwrap_or_default()
+    }
+}
+
+/// A connection to one node, past the SDK.
+pub(crate) async fn channel_to(address: &str) -> Result<Channel, Failure> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| Failure::usage(format!("{address}: {error}")))?;
+    endpoint
+        .connect_timeout(WAIT_MAX)
+        .tcp_nodelay(true)
+        .connect()
+        .await
+        .map_err(|_| Failure::failed(format!("no store answers at {address}")))
+}
+
+/// Resolves when somebody at the terminal interrupts the command.
+pub(crate) async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without a handler the process ends by the signal itself.
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,4 +1,8 @@
-//! `shard list|transfer-leader|compare`: the shards and their replicas.
+//! `shard list|plan|apply|move|abort|transfer-leader|compare`: the shards and their replicas.
+
+mod list;
+mod moving;
+mod plan;
 
 use std::time::Duration;
 
@@ -18,6 +22,10 @@ const COMPARE_WAIT_MAX: Duration = Duration::from_secs(300);
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard shard list
+  switchboard shard plan --output-file plan.json
+  switchboard shard apply plan.json
+  switchboard shard move 3 --from 1 --to 4
+  switchboard shard abort 3
   switchboard shard transfer-leader 3 --to 2
   switchboard shard compare")]
 pub(crate) struct ShardCommand {
@@ -27,19 +35,13 @@ pub(crate) struct ShardCommand {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    List(List),
+    List(list::List),
+    Plan(plan::Plan),
+    Apply(plan::Apply),
+    Move(moving::MoveShard),
+    Abort(moving::Abort),
     TransferLeader(TransferLeader),
     Compare(Compare),
-}
-
-/// Show each shard's leader and how far its replicas are
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  switchboard shard list
-  switchboard shard list --output json")]
-struct List {
-    #[command(flatten)]
-    store: StoreArgs,
 }
 
 /// Let another replica lead a shard
@@ -75,24 +77,6 @@ struct Compare {
 }
 
 #[derive(Debug, Serialize)]
-struct Shard {
-    shard: u32,
-    leader: u64,
-    term: u64,
-    messages: u64,
-    sessions: u64,
-    replicas: Vec<Replica>,
-}
-
-#[derive(Debug, Serialize)]
-struct Replica {
-    node_id: u64,
-    reachable: bool,
-    last_log_index: u64,
-    applied_index: u64,
-}
-
-#[derive(Debug, Serialize)]
 struct Compared {
     shard: u32,
     outcome: &'static str,
@@ -110,53 +94,13 @@ impl ShardCommand {
     pub(crate) async fn run(self, global: Global) -> Result<(), Failure> {
         match self.command {
             Command::List(list) => list.run(global).await,
+            Command::Plan(plan) => plan.run(global).await,
+            Command::Apply(apply) => apply.run(global).await,
+            Command::Move(one) => one.run(global).await,
+            Command::Abort(abort) => abort.run(global).await,
             Command::TransferLeader(transfer) => transfer.run(global).await,
             Command::Compare(compare) => compare.run(global).await,
         }
-    }
-}
-
-impl List {
-    async fn run(self, global: Global) -> Result<(), Failure> {
-        let client = self.store.connect().await?;
-        let shards = client.list_shards().await.map_err(|error| failure(&error))?;
-        let replica = |replica: switchboard_api::v1::list_shards_response::Replica| Replica {
-            node_id: replica.node_id,
-            reachable: replica.reachable,
-            last_log_index: replica.last_log_index,
-            applied_index: replica.applied_index,
-        };
-        let shards = shards.into_iter().map(|shard| Shard {
-            shard: shard.shard,
-            leader: shard.leader_node_id,
-            term: shard.term,
-            messages: shard.messages,
-            sessions: shard.sessions,
-            replicas: shard.replicas.into_iter().map(replica).collect(),
-        });
-        let shards: Vec<Shard> = shards.collect();
-        global.output.print(&shards, |shards| {
-            let mut table = table(["shard", "leader", "term", "messages", "sessions", "replicas"]);
-            for shard in shards {
-                let replicas = shard.replicas.iter().map(|replica| match replica.reachable {
-                    true => format!("{}@{}", replica.node_id, replica.applied_index),
-                    false => format!("{} unreachable", replica.node_id),
-                });
-                let leader = match shard.leader {
-                    0 => "none".to_owned(),
-                    node => node.to_string(),
-                };
-                table.add_row([
-                    shard.shard.to_string(),
-                    leader,
-                    shard.term.to_string(),
-                    shard.messages.to_string(),
-                    shard.sessions.to_string(),
-                    replicas.collect::<Vec<_>>().join(", "),
-                ]);
-            }
-            table
-        })
     }
 }
 
