@@ -16,7 +16,7 @@ use futures::Stream;
 use switchboard_api::v1::{
     self, backup_response::Content, forwarded_answer::Answer, forwarded_call::Call,
 };
-use switchboard_engine::{GroupId, META_GROUP, Shard};
+use switchboard_engine::{GroupId, META_GROUP, Shard, group_of_shard};
 use switchboard_raft::{Consistency, Group};
 use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,6 +32,7 @@ impl Service {
         self: &Arc<Self>,
         groups: Vec<GroupId>,
     ) -> Result<impl Stream<Item = Result<v1::BackupResponse, Status>> + use<>, Status> {
+        let groups = if groups.is_empty() { self.all_groups() } else { groups };
         let groups = self.replicas(groups)?;
         let permit = self.backup_permit()?;
         let (messages, receiver) = mpsc::channel(limits::BACKUP_CHUNKS_AHEAD_MAX);
@@ -144,7 +145,13 @@ impl Service {
         Arc::clone(&self.backups).try_acquire_owned().map_err(|_| errors::backup_under_way())
     }
 
-    /// The groups named, or all, the meta group last.
+    /// The groups of the cluster, the meta group last: what a backup of all must not lack.
+    fn all_groups(&self) -> Vec<GroupId> {
+        let shards = u32::try_from(self.node.shard_table().len()).unwrap_or(0);
+        (0..shards).map(group_of_shard).chain([META_GROUP]).collect()
+    }
+
+    /// The groups named, or all that this node has, the meta group last.
     fn replicas(&self, groups: Vec<GroupId>) -> Result<Vec<Arc<Group>>, Status> {
         if self.node.shard_table().is_empty() {
             return Err(errors::not_initialized());

@@ -1,7 +1,9 @@
 //! `backup create|verify|restore`: a cluster in a file, and back.
 
+mod collect;
 mod create;
 mod restore;
+mod sources;
 mod verify;
 
 use std::io::{self, Read};

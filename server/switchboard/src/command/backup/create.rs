@@ -1,19 +1,13 @@
 //! `backup create FILE`: a running cluster into a file.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::ProgressBar;
 use serde::Serialize;
-use switchboard_api::v1::{
-    self, backup_response::Content, cluster_service_client::ClusterServiceClient,
-};
-use switchboard_engine::LogId;
-use switchboard_engine::backup::{BackupWriter, Manifest, Part};
-use tonic::{Status, Streaming};
 
+use super::collect::{Asked, collect};
 use super::{BUFFER_BYTES, progress};
 use crate::cli::Global;
 use crate::command::operator::StoreArgs;
@@ -22,8 +16,8 @@ use crate::output::{Failure, table};
 /// Back a running cluster up into a file, while it serves
 ///
 /// Everything acknowledged before the command is in it. The node named by --store reads its own
-/// replicas, as fresh as their leaders; name a follower to keep the load off leaders. The file gets
-/// its name when it is whole.
+/// replicas, as fresh as their leaders; name one that leads little. Shards that it has no replica of
+/// come from other nodes, each once. The file gets its name when it is whole.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard backup create /backup/monday.sbb
@@ -53,16 +47,16 @@ impl Create {
             return Err(Failure::failed(format!("{file} exists already"))
                 .help("backups are never overwritten: name another file, or remove it"));
         }
-        let channel = self.store.channel().await?;
-        let mut client = ClusterServiceClient::new(channel);
-        let stream =
-            client.backup(v1::BackupRequest::default()).await.map_err(|status| refused(&status))?;
+        let asked = Asked { store: self.store };
+        let sources = asked.sources().await?;
         let staged = staged(&self.file);
-        let mut out = File::create(&staged).map_err(unwritable)?;
+        let out = File::create(&staged).map_err(unwritable)?;
+        let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
         let bar = progress(None).with_message("backing up");
-        let written = write(stream.into_inner(), &mut out, &bar).await;
+        let collected = collect(&asked, sources, &mut out, &bar).await;
         bar.finish_and_clear();
-        let manifest = written.inspect_err(|_| drop(std::fs::remove_file(&staged)))?;
+        let manifest = collected.inspect_err(|_| drop(std::fs::remove_file(&staged)))?;
+        let out = out.get_ref();
         out.sync_all().map_err(unwritable)?;
         let bytes = out.metadata().map_err(unwritable)?.len();
         std::fs::rename(&staged, &self.file).map_err(unwritable)?;
@@ -97,59 +91,4 @@ fn sync_parent(file: &Path) -> io::Result<()> {
         Some(parent) => File::open(parent)?.sync_all(),
         None => File::open(".")?.sync_all(),
     }
-}
-
-/// Writes what comes, chunk by chunk.
-async fn write(
-    mut stream: Streaming<v1::BackupResponse>,
-    out: &mut File,
-    bar: &ProgressBar,
-) -> Result<Manifest, Failure> {
-    let unwritable =
-        |error: io::Error| Failure::failed(format!("the backup cannot be written: {error}"));
-    let nonsense = || Failure::failed("the store sent something that is no backup");
-    let first =
-        stream.message().await.map_err(|status| refused(&status))?.and_then(|first| first.content);
-    let Some(Content::Manifest(sent)) = first else { return Err(nonsense()) };
-    let manifest = Manifest {
-        cluster_id: <[u8; 16]>::try_from(&sent.cluster_id[..]).map_err(|_| nonsense())?,
-        shards: sent.shards,
-        created_at_ms: sent.created_at_ms,
-        made_by: format!("switchboard {}", sent.version),
-    };
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
-    let mut backup = BackupWriter::new(&mut out, &manifest).map_err(unwritable)?;
-    let (mut parts, mut bytes) = (0, 0);
-    while let Some(message) = stream.message().await.map_err(|status| refused(&status))? {
-        let done = match message.content {
-            Some(Content::Part(part)) => {
-                bytes = 0;
-                let generation = u8::try_from(part.generation).map_err(|_| nonsense())?;
-                let at = LogId::new(part.term, part.index);
-                backup.begin(&Part { group: part.group, at, generation })
-            }
-            Some(Content::Chunk(chunk)) => {
-                bytes += chunk.len() as u64;
-                bar.inc(chunk.len() as u64);
-                backup.bytes(&chunk)
-            }
-            Some(Content::End(end)) if end.bytes == bytes => {
-                parts += 1;
-                bar.set_message(format!("backing up: {parts} of {}", manifest.shards + 1));
-                backup.end()
-            }
-            _ => return Err(nonsense()),
-        };
-        done.map_err(unwritable)?;
-    }
-    if parts != manifest.shards + 1 {
-        return Err(Failure::failed("the store ended before every shard was through"));
-    }
-    backup.finish().map_err(unwritable)?;
-    out.flush().map_err(unwritable)?;
-    Ok(manifest)
-}
-
-fn refused(status: &Status) -> Failure {
-    Failure::failed(format!("no backup was made: {}", status.message()))
 }
