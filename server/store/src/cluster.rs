@@ -191,6 +191,14 @@ impl ClusterService for Cluster {
         Ok(Response::new(v1::ListMovesResponse { moves }))
     }
 
+    async fn probe(
+        &self,
+        request: Request<v1::ProbeRequest>,
+    ) -> Result<Response<v1::ProbeResponse>, Status> {
+        self.0.check_operator(&request, "Probe")?;
+        Ok(Response::new(self.0.probe(request.into_inner()).await?))
+    }
+
     type WatchShardMapStream =
         Pin<Box<dyn Stream<Item = Result<v1::WatchShardMapResponse, Status>> + Send>>;
 

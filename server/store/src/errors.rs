@@ -235,6 +235,18 @@ pub(crate) fn backup_under_way() -> Status {
     status(Code::ResourceExhausted, "BACKUP_UNDER_WAY", message.to_owned(), None)
 }
 
+/// One probe at a time.
+pub(crate) fn probe_under_way(node: u64) -> Status {
+    let message = format!("node {node} is being measured already; wait some seconds");
+    status(Code::ResourceExhausted, "PROBE_UNDER_WAY", message, None)
+}
+
+/// A file of the data directory cannot be written or synced.
+pub(crate) fn not_probed(node: u64, error: &std::io::Error) -> Status {
+    let message = format!("the disk of node {node} cannot be measured: {error}");
+    status(Code::Internal, "NOT_PROBED", message, None)
+}
+
 /// A group could not be read to its end.
 pub(crate) fn not_backed_up(group: u32, error: &std::io::Error) -> Status {
     let message = format!("group {group} was not backed up: {error}");

@@ -206,6 +206,7 @@ impl Service {
                 self.transfer_leader_here(request).await.map(Answer::TransferLeader)
             }
             Call::Status(v1::StatusRequest {}) => Ok(Answer::Status(self.status())),
+            Call::Clock(v1::ClockRequest {}) => Ok(Answer::Clock(self.clock_here())),
             Call::ReadPoint(request) => self.read_point_here(request).await.map(Answer::ReadPoint),
             Call::RaiseFormat(request) => {
                 self.raise_format_here(request).await.map(Answer::RaiseFormat)

@@ -36,6 +36,7 @@ mod operating;
 mod page;
 mod peers;
 mod placement;
+mod probe;
 mod registry;
 mod rpc;
 mod rules;

@@ -105,6 +105,16 @@ pub const BACKUP_READ_POINT_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const BACKUP_READ_POINT_PAUSE: Duration = Duration::from_millis(50);
 /// Backups and verifications of a node at once: each reads all that there is.
 pub const BACKUPS_MAX: usize = 1;
+/// Probes of a node at once: two would measure each other.
+pub const PROBES_MAX: usize = 1;
+/// Syncs of a probe, unless it names a number.
+pub const PROBE_SYNCS: u32 = 100;
+/// Syncs of a probe that names one.
+pub const PROBE_SYNCS_MAX: u32 = 1_000;
+/// Calls of a probe to each other node.
+pub const PROBE_CALLS: u32 = 50;
+/// Pause before each sync and after each call of a probe: nobody is to feel it.
+pub const PROBE_PAUSE: Duration = Duration::from_millis(20);
 /// How often replicas are asked before it is said that no common index was seen.
 pub const COMPARE_TRIES_MAX: u32 = 50;
 /// Pause between two such questions.

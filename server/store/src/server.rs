@@ -150,6 +150,8 @@ pub async fn start_with(
         events: SessionEvents::new(clock.unix_ms()),
         watches: Arc::new(Semaphore::new(limits::WATCHES_MAX)),
         backups: Arc::new(Semaphore::new(limits::BACKUPS_MAX)),
+        probes: Semaphore::new(limits::PROBES_MAX),
+        data: config.data.clone(),
         clock,
         shutdown,
         insecure: config.insecure,

@@ -1,6 +1,6 @@
 //! What the services of one store process share.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use prost::Message;
 use switchboard_api::{
@@ -35,6 +35,10 @@ pub(crate) struct Service {
     pub(crate) watches: Arc<Semaphore>,
     /// One permit a backup or verification.
     pub(crate) backups: Arc<Semaphore>,
+    /// One permit a probe.
+    pub(crate) probes: Semaphore,
+    /// The data directory.
+    pub(crate) data: PathBuf,
     pub(crate) shutdown: Shutdown,
     /// Anyone may do what operators may.
     pub(crate) insecure: bool,

@@ -100,3 +100,13 @@ fn certificates_are_made_and_never_written_over() {
         assert!(text(&output.stderr).contains("is there already"), "{}", text(&output.stderr));
     }
 }
+
+#[test]
+fn the_configurations_that_are_packaged_are_valid() {
+    let packaged = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/config");
+    for process in ["store", "gateway", "chat"] {
+        let file = format!("{packaged}/{process}.toml");
+        let printed = succeed([process, "--config", &file, "--print-config"]);
+        assert!(printed.contains("insecure = true"), "{printed}");
+    }
+}

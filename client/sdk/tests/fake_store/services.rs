@@ -355,6 +355,10 @@ impl ClusterService for Shared {
         unimplemented()
     }
 
+    async fn probe(&self, _: Request<v1::ProbeRequest>) -> Answer<v1::ProbeResponse> {
+        unimplemented()
+    }
+
     async fn shard_map(&self, _: Request<ShardMapRequest>) -> Answer<ShardMapResponse> {
         Ok(Response::new(map(self)))
     }

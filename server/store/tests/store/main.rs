@@ -10,6 +10,7 @@ mod harness;
 mod limits;
 mod members;
 mod moving;
+mod probing;
 mod reading;
 mod restarting;
 mod serving;

@@ -1,5 +1,7 @@
-//! `cluster init|status|upgrade`: making a cluster of several store nodes, how it is, and its format.
+//! `cluster init|status|check|upgrade`: making a cluster of several store nodes, how it is, what it can do,
+//! and its format.
 
+mod check;
 mod upgrade;
 
 use std::time::Duration;
@@ -20,7 +22,8 @@ const INIT_WAIT_MAX: Duration = Duration::from_secs(120);
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard cluster init --store 10.0.0.1:7400 --peers 1=10.0.0.1:7400,2=10.0.0.2:7400,3=10.0.0.3:7400
-  switchboard cluster status")]
+  switchboard cluster status
+  switchboard cluster check perf")]
 pub(crate) struct Cluster {
     #[command(subcommand)]
     command: Command,
@@ -30,6 +33,7 @@ pub(crate) struct Cluster {
 enum Command {
     Init(Init),
     Status(Status),
+    Check(check::Check),
     Upgrade(upgrade::Upgrade),
 }
 
@@ -82,6 +86,7 @@ impl Cluster {
         match self.command {
             Command::Init(init) => init.run(global).await,
             Command::Status(status) => status.run(global).await,
+            Command::Check(check) => check.run(global).await,
             Command::Upgrade(upgrade) => upgrade.run(global).await,
         }
     }

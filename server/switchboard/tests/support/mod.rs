@@ -189,6 +189,11 @@ impl Process {
         self.wait()
     }
 
+    /// Interrupts it, as a terminal does (SIGINT).
+    pub(crate) fn interrupt(&self) {
+        signal(&self.child, Signal::INT);
+    }
+
     /// Ends it at once (SIGKILL).
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
@@ -241,6 +246,15 @@ pub(crate) fn terminate(child: &Child) {
 fn signal(child: &Child, signal: Signal) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a pid");
     kill_process(pid, signal).expect("it can be signalled");
+}
+
+/// Waits until something is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 impl Drop for Process {
