@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use switchboard_engine::command::ENTRY_HEAD_BYTES;
 use switchboard_engine::{Command, EntryBuilder, Reply};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -224,7 +225,9 @@ impl Proposer {
         let mut taken = VecDeque::new();
         while self.take(&mut taken).await {
             let settled = self.settle().await;
-            let (filled, gone) = fill(&mut taken, EntryBuilder::new(self.log_time.stamp()));
+            let room = ENTRY_HEAD_BYTES + self.queue.lock().bytes;
+            let builder = EntryBuilder::with_room(self.log_time.stamp(), room);
+            let (filled, gone) = fill(&mut taken, builder);
             {
                 let mut queue = self.queue.lock();
                 queue.items = queue.items.saturating_sub(gone.items);

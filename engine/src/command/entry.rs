@@ -54,7 +54,12 @@ pub struct EntryBuilder {
 impl EntryBuilder {
     /// An empty entry with the time that its commands are applied at.
     pub fn new(stamp_ms: u64) -> Self {
-        let mut bytes = BytesMut::with_capacity(256);
+        Self::with_room(stamp_ms, 256)
+    }
+
+    /// The same, with memory for so many bytes: a large entry need not be moved as it grows.
+    pub fn with_room(stamp_ms: u64, bytes: usize) -> Self {
+        let mut bytes = BytesMut::with_capacity(bytes.clamp(ENTRY_HEAD_BYTES, ENTRY_BYTES_MAX));
         bytes.put_u8(VERSION);
         bytes.put_u64_le(stamp_ms);
         bytes.put_u16_le(0);

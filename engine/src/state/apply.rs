@@ -84,7 +84,10 @@ impl State {
                 let reader = EntryReader::new(bytes.clone()).map_err(malformed)?;
                 let stamp_ms = reader.stamp_ms();
                 // Read whole before anything changes, so that a bad entry changes nothing.
-                let commands = reader.collect::<Result<Vec<_>, _>>().map_err(malformed)?;
+                let mut commands = Vec::with_capacity(reader.len());
+                for decoded in reader {
+                    commands.push(decoded.map_err(malformed)?);
+                }
                 if Position::new(0, at.index, 0).is_none() {
                     return Err(ApplyError::IndexTooHigh { index: at.index });
                 }

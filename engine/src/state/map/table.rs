@@ -38,6 +38,8 @@ const FILL: usize = 7;
 const GROWTH: usize = 12;
 /// Slots that a look-up compares at once.
 const WINDOW: usize = 6;
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
 
 /// How far from home a slot is put at most: names chosen to lie together cannot slow others down.
 const DISTANCE_MAX: usize = 64;
@@ -195,8 +197,10 @@ impl<'a> Table<'a> {
     #[inline]
     pub(super) fn touch(self, key: &Key) -> u64 {
         let shape = self.shape();
-        let words = self.words_from(shape, shape.home_of(key.order()));
-        words.and_then(<[_]>::first).map_or(0, |word| word.load(Relaxed))
+        let words = self.words_from(shape, shape.home_of(key.order())).unwrap_or_default();
+        // A look-up reads of each slot in its window, so every line of that is asked for.
+        let window = words.iter().take(WINDOW * SLOT_WORDS).step_by(LINE_WORDS);
+        window.fold(0, |sum, word| sum ^ word.load(Relaxed))
     }
 
     /// Looks a key up as a reader: under the version, so what it finds may be nonsense until the
