@@ -5,12 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 pub mod frame;
 pub mod limits;
 pub mod own_copy;
 mod shard;
 pub mod validate;
 
+pub use ahead::{Ahead, LocateStreamResponse};
 pub use shard::shard_of;
 
 /// Generated code and descriptors of the package `switchboard.v1`.

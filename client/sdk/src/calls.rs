@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use switchboard_api::{
+    LocateStreamResponse,
     limits::GRPC_MESSAGE_BYTES_MAX,
     v1::{
         EnqueueRequest, EnqueueStreamRequest, EnqueueStreamResponse, ItemStatus, LocateRequest,
-        LocateStreamRequest, LocateStreamResponse, Read, enqueue_request, enqueue_response,
-        locate_response, mailbox_service_client::MailboxServiceClient,
-        session_service_client::SessionServiceClient,
+        LocateStreamRequest, Read, enqueue_request, enqueue_response, locate_response,
+        mailbox_service_client::MailboxServiceClient, session_service_client::SessionServiceClient,
     },
 };
 use tonic::{Status, Streaming, transport::Channel};
@@ -75,7 +75,7 @@ impl Call for Locate {
     }
 
     fn response(response: Self::Response) -> (u64, Answers<Self::Answer>) {
-        let inner = response.response.unwrap_or_default();
+        let inner = response.response.unwrap_or_default().into_message().unwrap_or_default();
         (response.id, Answers { answers: inner.results, staleness_ms: inner.staleness_ms })
     }
 

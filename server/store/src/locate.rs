@@ -7,19 +7,23 @@
 //! A batch costs one hash a user to find its shard; the shard's own map then works on all of its users at
 //! once, so that their cache misses overlap. Sessions of gateways whose incarnation has ended are left out.
 
+mod answer;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use switchboard_api::{
+    Ahead, LocateStreamResponse,
     v1::{self, ItemStatus, Read, forwarded_answer::Answer, forwarded_call::Call},
     validate,
 };
-use switchboard_engine::{Located, LocatedOne, MetaState, PRIMARY_DEVICE, SessionRecord};
+use switchboard_engine::{Located, LocatedOne, MetaState};
 use switchboard_raft::{BarrierError, Consistency, Group, NodeId, shard_of};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
+use self::answer::Found;
 use crate::{
     convert, errors,
     service::{Service, check_batch},
@@ -38,7 +42,11 @@ impl Service {
     /// Looks users up: where this replica stands, or at the leaders of their shards. A shard that has no
     /// replica here is read where it has one, also as it stands.
     pub(crate) async fn locate(&self, request: v1::LocateRequest) -> v1::LocateResponse {
-        let mut results = vec![refused(ItemStatus::Unavailable); request.users.len()];
+        self.find(request).await.into_response()
+    }
+
+    async fn find(&self, request: v1::LocateRequest) -> answer::Answer {
+        let mut results = vec![Found::Refused(ItemStatus::Unavailable); request.users.len()];
         let shards = self.by_shard(&request.users, &mut results);
         let (here, elsewhere) = self.deal_out(shards, request.read());
         let hops = elsewhere.into_iter().map(|(node, places)| {
@@ -57,15 +65,15 @@ impl Service {
             let Ok(Answer::Locate(response)) = answer else { continue };
             staleness_ms = staleness_ms.max(response.staleness_ms);
             for (at, result) in places.into_iter().zip(response.results) {
-                results[at] = result;
+                results[at] = Found::Several(result);
             }
         }
-        v1::LocateResponse { results, staleness_ms }
+        answer::Answer { users: request.users, found: results, staleness_ms }
     }
 
     /// Answers a request whose number of users was checked, as well as this replica can.
     pub(crate) async fn locate_here(&self, request: v1::LocateRequest) -> v1::LocateResponse {
-        let mut results = vec![refused(ItemStatus::Unavailable); request.users.len()];
+        let mut results = vec![Found::Refused(ItemStatus::Unavailable); request.users.len()];
         let shards = self.by_shard(&request.users, &mut results);
         let table = self.node.shard_table();
         let part = |(shard, places)| {
@@ -74,7 +82,7 @@ impl Service {
         };
         let parts = shards.into_iter().filter_map(part).collect();
         let staleness_ms = self.look_up(&request, parts, &mut results).await;
-        v1::LocateResponse { results, staleness_ms }
+        answer::Answer { users: request.users, found: results, staleness_ms }.into_response()
     }
 
     /// Fills in the results of users whose shards are read here; how stale they may be.
@@ -82,7 +90,7 @@ impl Service {
         &self,
         request: &v1::LocateRequest,
         parts: BTreeMap<u32, Part>,
-        results: &mut [v1::locate_response::Result],
+        results: &mut [Found],
     ) -> u64 {
         let consistency = match request.read() {
             Read::Local => Consistency::Local,
@@ -97,7 +105,7 @@ impl Service {
                 let mut places = places.iter();
                 group.shard().locate_each(&users, |located| {
                     if let Some(at) = places.next() {
-                        results[*at] = found(meta, &request.users[*at], located);
+                        results[*at] = found(meta, located);
                     }
                 });
             }
@@ -128,12 +136,12 @@ impl Service {
     }
 
     /// Sorts users by shard; notes the answer of those who are no users.
-    fn by_shard(&self, users: &[Bytes], results: &mut [v1::locate_response::Result]) -> Places {
+    fn by_shard(&self, users: &[Bytes], results: &mut [Found]) -> Places {
         let count = u32::try_from(self.node.shard_table().len()).unwrap_or(0);
         let mut shards = Places::new();
         for (at, user) in users.iter().enumerate() {
             if let Err(fault) = validate::user(user) {
-                results[at] = refused(fault.status());
+                results[at] = Found::Refused(fault.status());
                 continue;
             }
             // Before there is a cluster, nobody is anywhere.
@@ -149,7 +157,7 @@ impl Service {
     pub(crate) async fn serve_locates(
         self: Arc<Self>,
         mut requests: Streaming<v1::LocateStreamRequest>,
-        answers: mpsc::Sender<Result<v1::LocateStreamResponse, Status>>,
+        answers: mpsc::Sender<Result<LocateStreamResponse, Status>>,
     ) {
         let token = self.shutdown.token();
         loop {
@@ -171,19 +179,16 @@ impl Service {
                 }
             };
             let request = request.unwrap_or_default();
-            let response = match check_batch(&request, request.users.len()) {
-                Ok(()) => self.locate(request).await,
+            let answer = match check_batch(&request, request.users.len()) {
+                Ok(()) => self.find(request).await,
                 // A stream carries many callers' requests: one that breaks a limit fails alone.
-                Err(_) => v1::LocateResponse {
-                    results: vec![refused(ItemStatus::Invalid); request.users.len()],
-                    staleness_ms: 0,
-                },
+                Err(_) => {
+                    let found = vec![Found::Refused(ItemStatus::Invalid); request.users.len()];
+                    answer::Answer { users: request.users, found, staleness_ms: 0 }
+                }
             };
-            if answers
-                .send(Ok(v1::LocateStreamResponse { id, response: Some(response) }))
-                .await
-                .is_err()
-            {
+            let response = Some(Ahead::Encoded(answer.encode()));
+            if answers.send(Ok(LocateStreamResponse { id, response })).await.is_err() {
                 return;
             }
         }
@@ -214,23 +219,19 @@ async fn freshen(parts: BTreeMap<u32, Part>, consistency: Consistency) -> (Vec<P
     (readable, staleness_ms)
 }
 
-fn found(meta: &MetaState, user: &Bytes, located: LocatedOne) -> v1::locate_response::Result {
+fn found(meta: &MetaState, located: LocatedOne) -> Found {
     let is_live = |gateway_id: u32, incarnation: u64| !meta.has_ended(gateway_id, incarnation);
-    let (sessions, devices) = match located {
+    match located {
         LocatedOne::Primary(session) => {
-            let session = session.filter(|s| is_live(s.gateway_id, s.incarnation));
-            let info = |s: SessionRecord| convert::session_info(s.of(user, PRIMARY_DEVICE));
-            (session.map(info).into_iter().collect(), vec![u32::from(PRIMARY_DEVICE)])
+            Found::Primary(session.filter(|s| is_live(s.gateway_id, s.incarnation)))
         }
         LocatedOne::Several(Located { sessions, devices }) => {
             let live = sessions.into_iter().filter(|s| is_live(s.gateway_id, s.incarnation));
-            let devices = devices.into_iter().map(u32::from).collect();
-            (live.map(convert::session_info).collect(), devices)
+            Found::Several(v1::locate_response::Result {
+                status: ItemStatus::Ok.into(),
+                sessions: live.map(convert::session_info).collect(),
+                devices: devices.into_iter().map(u32::from).collect(),
+            })
         }
-    };
-    v1::locate_response::Result { status: ItemStatus::Ok.into(), sessions, devices }
-}
-
-fn refused(status: ItemStatus) -> v1::locate_response::Result {
-    v1::locate_response::Result { status: status.into(), ..Default::default() }
+    }
 }

@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use futures::Stream;
 use switchboard_api::{
-    limits as contract,
+    LocateStreamResponse, limits as contract,
     v1::{
         self, ItemStatus, forwarded_answer::Answer, forwarded_call::Call,
         session_service_server::SessionService,
@@ -99,7 +99,7 @@ impl SessionService for Sessions {
         Ok(Response::new(self.0.locate(request).await))
     }
 
-    type LocateStreamStream = Answers<v1::LocateStreamResponse>;
+    type LocateStreamStream = Answers<LocateStreamResponse>;
 
     async fn locate_stream(
         &self,

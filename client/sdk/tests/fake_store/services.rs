@@ -8,6 +8,7 @@ use switchboard_api::v1::{
     gateway_service_server::GatewayService, mailbox_service_server::MailboxService,
     session_service_server::SessionService, *,
 };
+use switchboard_api::{Ahead, LocateStreamResponse};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Shared;
@@ -160,7 +161,7 @@ impl SessionService for Shared {
         let shared = own(self);
         Ok(Response::new(answers(request.into_inner(), move |request: LocateStreamRequest| {
             let response = located(&shared, &request.request?);
-            Some(LocateStreamResponse { id: request.id, response: Some(response) })
+            Some(LocateStreamResponse { id: request.id, response: Some(Ahead::Message(response)) })
         })))
     }
 

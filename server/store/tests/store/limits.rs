@@ -180,9 +180,11 @@ async fn on_a_stream_a_request_beyond_a_limit_fails_alone() {
     });
     let stream = futures::stream::iter(requests.collect::<Vec<_>>());
     let mut answers = store.sessions.locate_stream(stream).await.unwrap().into_inner();
-    let first = answers.message().await.unwrap().unwrap().response.unwrap();
+    let answer = answers.message().await.unwrap().unwrap();
+    let first = answer.response.unwrap().into_message().unwrap();
     assert!(first.results.iter().all(|r| r.status() == ItemStatus::Invalid));
-    let second = answers.message().await.unwrap().unwrap().response.unwrap();
+    let answer = answers.message().await.unwrap().unwrap();
+    let second = answer.response.unwrap().into_message().unwrap();
     assert_status(second.results[0].status, ItemStatus::Ok);
     store.running.shutdown().await;
 }

@@ -114,7 +114,8 @@ async fn locate_reads_as_fresh_as_asked_and_streams() {
     let mut answers = store.sessions.locate_stream(stream).await.unwrap().into_inner();
     let mut ids = Vec::new();
     while let Some(answer) = answers.message().await.unwrap() {
-        assert_eq!(answer.response.unwrap().results[0].sessions[0].epoch, claim.epoch);
+        let response = answer.response.unwrap().into_message().unwrap();
+        assert_eq!(response.results[0].sessions[0].epoch, claim.epoch);
         ids.push(answer.id);
     }
     ids.sort_unstable();
