@@ -41,15 +41,20 @@ impl Batch {
     {
         let shards = node.shard_table();
         let count = u32::try_from(shards.len()).unwrap_or(0);
-        let mut answers = Vec::new();
+        let items = items.into_iter();
+        let mut answers = Vec::with_capacity(items.size_hint().0);
         let mut by_shard = BTreeMap::<u32, (Vec<usize>, Vec<Command>)>::new();
+        // About as many as each shard will get, so that few lists are moved as they grow.
+        let each = items.size_hint().0 * 5 / 4 / shards.len().max(1) + 1;
         for item in items {
             let place = answers.len();
             // Until a reply replaces it, an item's outcome is not known.
             answers.push(Err(item.as_ref().err().copied().unwrap_or(ItemStatus::Unavailable)));
             let Ok(command) = item else { continue };
             let Some(user) = user_of(&command).filter(|_| count > 0) else { continue };
-            let (places, commands) = by_shard.entry(shard_of(user, count)).or_default();
+            let (places, commands) = by_shard
+                .entry(shard_of(user, count))
+                .or_insert_with(|| (Vec::with_capacity(each), Vec::with_capacity(each)));
             places.push(place);
             commands.push(command);
         }

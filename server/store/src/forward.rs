@@ -47,16 +47,20 @@ pub(crate) fn split<I>(
     leaders: &[Option<NodeId>],
 ) -> Split<I> {
     let mut split = Split { here: Part::default(), elsewhere: Vec::new() };
-    if leaders.is_empty() {
+    let shards = u32::try_from(leaders.len()).unwrap_or(0);
+    let leader = |item: &I| match shards {
         // There are no shards yet.
+        0 => None,
+        shards => leaders.get(shard_of(user(item), shards) as usize).copied().flatten(),
+    };
+    // Who routes by the shard map sends a node what it leads: then nothing need be moved.
+    if leaders.iter().all(Option::is_none) || items.iter().all(|item| leader(item).is_none()) {
         split.here.places = (0..items.len()).collect();
         split.here.items = items;
         return split;
     }
-    let shards = u32::try_from(leaders.len()).unwrap_or(0);
     for (place, item) in items.into_iter().enumerate() {
-        let shard = shard_of(user(&item), shards) as usize;
-        let Some(node) = leaders.get(shard).copied().flatten() else {
+        let Some(node) = leader(&item) else {
             split.here.push(place, item);
             continue;
         };

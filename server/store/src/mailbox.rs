@@ -250,11 +250,14 @@ impl Service {
             })
             .collect();
         async move {
+            if only_here {
+                let answers = batch.answers().await;
+                let mine = if on_stream { answers.for_stream() } else { answers.for_call()? };
+                return Ok(self.enqueued(mine));
+            }
             let (answers, theirs) = tokio::join!(batch.answers(), join_all(hops));
-            let mine =
-                if only_here && !on_stream { answers.for_call()? } else { answers.for_stream() };
             let mut all = vec![None; count];
-            put(&mut all, &here.places, self.enqueued(mine).results);
+            put(&mut all, &here.places, self.enqueued(answers.for_stream()).results);
             for (places, answer) in theirs {
                 if let Ok(Answer::Enqueue(response)) = answer {
                     put(&mut all, &places, response.results);
