@@ -28,6 +28,7 @@ mod codec;
 mod error;
 mod founding;
 mod freshness;
+mod gathering;
 mod group;
 mod health;
 mod initialize;

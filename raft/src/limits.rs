@@ -33,6 +33,8 @@ pub const APPLY_READ_BYTES_MAX: usize = 4 << 20;
 pub const APPEND_ENTRIES_MAX: u64 = 1_024;
 /// Append messages to one follower that are under way at once, for each group.
 pub const APPENDS_IN_FLIGHT_MAX: usize = 4;
+/// How long news of a commit may wait for an append with entries that it can travel with.
+pub const COMMIT_NEWS_WAIT: Duration = Duration::from_millis(2);
 
 /// Applied entries that a watcher may fall behind before it is told that it lagged.
 pub const APPLIED_EVENTS_MAX: usize = 1_024;

@@ -39,6 +39,7 @@ use openraft::raft::{
 use openraft::{ErrorSubject, ErrorVerb, OptionalSend, ToStorageResult};
 use switchboard_engine::GroupId;
 
+use crate::gathering::{Gathering, Held};
 use crate::limits::APPENDS_IN_FLIGHT_MAX;
 use crate::planted::{self, PlantedBug};
 use crate::snapshot::{SnapshotData, SnapshotFile};
@@ -224,6 +225,12 @@ fn unexpected(answer: Result<PeerResponse, TransportError>, target: NodeId) -> T
     answer.err().unwrap_or(TransportError::Broken(target))
 }
 
+impl Held for AppendEntriesRequest<TypeConfig> {
+    fn is_news_only(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
 impl RaftNetworkV2<TypeConfig> for Network {
     type SnapshotData = SnapshotData;
 
@@ -253,7 +260,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let this = &*self;
-        let answers = input
+        let answers = Gathering::new(input)
             .map(move |rpc| {
                 let prev = rpc.prev_log_id;
                 let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);
