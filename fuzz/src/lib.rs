@@ -1,5 +1,5 @@
-//! Fuzz targets of the engine, and of what replicas say to each other: bytes that nobody has thought of,
-//! against what is promised.
+//! Fuzz targets of the engine, of what replicas say to each other, and of what a device says to a gateway:
+//! bytes that nobody has thought of, against what is promised.
 //!
 //! ```text
 //!   libFuzzer ──bytes──▶ fuzz_targets/NAME.rs ──▶ src/NAME.rs: run(bytes)
@@ -15,6 +15,8 @@
 //! | [`state_model`] | commands, restarts, checkpoints | the shard answers as a model of ordinary maps does |
 //! | [`export_import`] | an export, CRCs made right | is taken whole or changes nothing; what was taken is exported and taken again to the same state hash |
 //! | [`peer_codec`] | a message between replicas | decodes or not; what decodes is encoded, decoded and encoded again to the same bytes |
+//! | [`device_frames`] | a device's stream | however it is cut into reads it gives the same frames or the same error; a frame encodes to itself |
+//! | [`device_conversation`] | what a device, the store and a chat do | in order, within the window, receipts first, and in the end everything is delivered and settled |
 //!
 //! A target is a function of its bytes: it reads no clock, file or randomness of the system. The engine may
 //! load and recover on several threads, whose order changes no answer; so an artifact repeats, while edges
@@ -25,6 +27,8 @@
 
 pub mod checkpoint_load;
 pub mod command_codec;
+pub mod device_conversation;
+pub mod device_frames;
 pub mod export_import;
 pub mod frames;
 pub mod input;
@@ -76,5 +80,7 @@ mod tests {
         check(state_model::seeds(), state_model::run);
         check(export_import::seeds(), export_import::run);
         check(peer_codec::seeds(), peer_codec::run);
+        check(device_frames::seeds(), device_frames::run);
+        check(device_conversation::seeds(), device_conversation::run);
     }
 }

@@ -69,7 +69,7 @@ struct World {
 ///
 /// # Panics
 /// When a rule is broken.
-pub(crate) fn conversation(bytes: &[u8]) {
+pub fn conversation(bytes: &[u8]) {
     let mut code = Bytecode(bytes);
     let window = 1 + code.below(16);
     let mut world = World::new(window);

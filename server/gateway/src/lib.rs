@@ -24,8 +24,8 @@ mod connection;
 mod conversation;
 mod delivery;
 mod drain;
-#[cfg(test)]
-mod fuzzing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod gateway;
 mod handshake;
 #[cfg(test)]
