@@ -132,6 +132,8 @@ pub struct Enqueued {
     pub enqueued_at_ms: u64,
     /// When it expires; 0 like the field before.
     pub expires_at_ms: u64,
+    /// Messages that gave their place to it, over all devices, where the rules say so.
+    pub dropped: u32,
 }
 
 impl Enqueued {
@@ -142,6 +144,7 @@ impl Enqueued {
             sessions: SmallVec::new(),
             enqueued_at_ms: 0,
             expires_at_ms: 0,
+            dropped: 0,
         }
     }
 }

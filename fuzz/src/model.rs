@@ -45,6 +45,18 @@ impl Device {
             && bytes + command.body.len() as u64 <= rules.mailbox_bytes_max / u64::from(share)
     }
 
+    /// Drops the oldest messages of content until this one fits, if it can.
+    fn make_room(&mut self, command: &Enqueue, rules: &Rules) {
+        let fits = command.body.len() as u64 <= rules.mailbox_bytes_max;
+        while rules.drop_oldest && command.kind == MessageKind::Content && fits {
+            let oldest = self.mailbox.iter().position(|waiting| !waiting.is_receipt);
+            match oldest.filter(|_| !self.has_room(command, rules)) {
+                Some(oldest) => drop(self.mailbox.remove(oldest)),
+                None => return,
+            }
+        }
+    }
+
     fn end(&mut self, now_ms: u64) -> Option<Connected> {
         let ended = self.session.take()?;
         self.last_seen_ms = now_ms;
@@ -144,10 +156,11 @@ impl Model {
         let ttl_ms = if c.ttl_ms == 0 { u64::MAX } else { c.ttl_ms }.min(self.rules.ttl_ms_max);
         let (rules, now_ms) = (self.rules, self.now_ms);
         let device = self.devices.entry(id).or_default();
+        let prev_seq = device.tail();
+        device.make_room(c, &rules);
         if !device.has_room(c, &rules) {
             return Stored { device: number, seq: 0, prev_seq: 0, status: Status::MailboxFull };
         }
-        let prev_seq = device.tail();
         device.mailbox.push(Waiting {
             seq,
             prev_seq,

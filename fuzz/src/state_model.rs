@@ -20,7 +20,7 @@ const STEPS_MAX: usize = 100;
 const CONNECTIONS: u8 = 5;
 
 /// Small limits, so that few bytes reach them.
-fn rules(is_tight: bool) -> Rules {
+fn rules(is_tight: bool, drop_oldest: bool) -> Rules {
     Rules {
         mailbox_messages_max: if is_tight { 10 } else { 20 },
         mailbox_bytes_max: if is_tight { 1_000 } else { 4_000 },
@@ -29,6 +29,7 @@ fn rules(is_tight: bool) -> Rules {
         ttl_ms_max: 100_000,
         dedup_horizon_ms: 8_000,
         dedup_ids_max: 1_000_000,
+        drop_oldest,
     }
 }
 
@@ -45,8 +46,8 @@ pub fn seeds() -> Vec<Seed> {
 /// On a finding.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut world = World::begin(rules(false));
-    let mut model = Model::new(rules(false), START_MS);
+    let mut world = World::begin(rules(false, false));
+    let mut model = Model::new(rules(false, false), START_MS);
     let mut now_ms = START_MS;
     let mut left = STEPS_MAX;
     while !input.is_done() && left > 0 {
@@ -83,7 +84,7 @@ pub fn run(data: &[u8]) {
 /// The same shard on another disk.
 fn moved(world: &World) -> World {
     let export = world.export().expect("an export");
-    let other = World::begin(rules(true));
+    let other = World::begin(rules(true, false));
     other.import(&export).expect("a whole export");
     assert_eq!(other.shard.state_hash(), world.shard.state_hash(), "a move changes nothing");
     other
@@ -147,10 +148,10 @@ fn command(model: &Model, kind: u8, input: &mut Input<'_>) -> Command {
             cursor: 0,
             sessions_max: 10_000,
         }),
-        23 => Command::SetRules(rules(choice % 2 == 1)),
+        23 => Command::SetRules(rules(choice % 2 == 1, choice % 4 > 1)),
         _ => {
             let generation = model.generation + u8::from(choice % 4 == 3 && model.generation < 100);
-            Command::Init(Init { generation, dedup_key: [1; 16], rules: rules(true) })
+            Command::Init(Init { generation, dedup_key: [1; 16], rules: rules(true, false) })
         }
     }
 }

@@ -25,7 +25,16 @@ pub struct Rules {
     pub dedup_horizon_ms: u64,
     /// How many message ids are remembered.
     pub dedup_ids_max: u32,
+    /// Whether a message of content that finds its mailbox full takes the place of the oldest ones there,
+    /// instead of being refused. The one case in which messages that were acknowledged as safe are lost
+    /// without anybody naming them, so it is off unless an operator switches it on.
+    pub drop_oldest: bool,
 }
+
+/// In the devices of encoded [`Rules`], which need far fewer bits: whether the oldest are dropped. So rules
+/// that do not drop are encoded as they were before there was a choice.
+const DROP_OLDEST: u16 = 1 << 15;
+const _: () = assert!(limits::DEVICES_MAX < DROP_OLDEST);
 
 impl Default for Rules {
     fn default() -> Self {
@@ -37,6 +46,7 @@ impl Default for Rules {
             ttl_ms_max: limits::TTL_MS_MAX,
             dedup_horizon_ms: limits::DEDUP_HORIZON_MS,
             dedup_ids_max: limits::DEDUP_IDS_MAX,
+            drop_oldest: false,
         }
     }
 }
@@ -56,7 +66,8 @@ impl Rules {
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         out.put_u32_le(self.mailbox_messages_max);
         out.put_u64_le(self.mailbox_bytes_max);
-        out.put_u16_le(self.devices_max);
+        let flag = if self.drop_oldest { DROP_OLDEST } else { 0 };
+        out.put_u16_le(self.devices_max & !DROP_OLDEST | flag);
         out.put_u64_le(self.device_idle_ms);
         out.put_u64_le(self.ttl_ms_max);
         out.put_u64_le(self.dedup_horizon_ms);
@@ -64,10 +75,13 @@ impl Rules {
     }
 
     pub(crate) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let (mailbox_messages_max, mailbox_bytes_max) = (reader.u32()?, reader.u64()?);
+        let devices = reader.u16()?;
         Ok(Self {
-            mailbox_messages_max: reader.u32()?,
-            mailbox_bytes_max: reader.u64()?,
-            devices_max: reader.u16()?,
+            mailbox_messages_max,
+            mailbox_bytes_max,
+            devices_max: devices & !DROP_OLDEST,
+            drop_oldest: devices & DROP_OLDEST != 0,
             device_idle_ms: reader.u64()?,
             ttl_ms_max: reader.u64()?,
             dedup_horizon_ms: reader.u64()?,
@@ -100,5 +114,31 @@ impl Init {
             dedup_key: reader.array()?,
             rules: Rules::decode(reader)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(rules: &Rules) -> BytesMut {
+        let mut out = BytesMut::new();
+        rules.encode(&mut out);
+        out
+    }
+
+    #[test]
+    fn whether_the_oldest_are_dropped_is_one_bit_that_is_clear_by_default() {
+        let rules = Rules::default();
+        let drop = Rules { drop_oldest: true, ..rules };
+        let (without, with) = (encoded(&rules), encoded(&drop));
+        let differ: Vec<usize> =
+            (0..without.len()).filter(|at| without[*at] != with[*at]).collect();
+        assert_eq!((differ.as_slice(), without[13] ^ with[13]), ([13].as_slice(), 0x80));
+        for rules in [rules, drop] {
+            let mut reader = Reader::new(encoded(&rules).freeze());
+            assert_eq!(Rules::decode(&mut reader), Ok(rules));
+            assert!(rules.is_valid());
+        }
     }
 }

@@ -41,6 +41,14 @@ impl Mailbox {
         }
     }
 
+    fn waiting_mut(&mut self) -> &mut [Message] {
+        match self {
+            Self::Empty => &mut [],
+            Self::One(message) => std::slice::from_mut(message),
+            Self::Many(queue) => queue.waiting_mut(),
+        }
+    }
+
     /// Makes room for messages that are about to be pushed, if there are several already.
     pub(crate) fn reserve(&mut self, messages: usize) {
         if let Self::Many(queue) = self {
@@ -92,12 +100,7 @@ impl Mailbox {
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Message> {
-        let waiting = match self {
-            Self::Empty => &mut [],
-            Self::One(message) => std::slice::from_mut(message),
-            Self::Many(queue) => queue.waiting_mut(),
-        };
-        waiting.iter_mut()
+        self.waiting_mut().iter_mut()
     }
 
     /// The messages after `seq`, in order.
@@ -125,6 +128,31 @@ impl Mailbox {
         load.messages < u64::from(rules.mailbox_messages_max / share)
             && load.bytes.saturating_add(body_len as u64)
                 <= rules.mailbox_bytes_max / u64::from(share)
+    }
+
+    /// Drops the oldest messages of content until one more with such a body is within the limits, and
+    /// returns how many; none, if it could not be in an empty mailbox either. Receipts stay: they have a
+    /// share of their own, and are not the oldest of what they take no room from.
+    pub(crate) fn drop_oldest(&mut self, body_len: usize, rules: &Rules) -> u32 {
+        if body_len as u64 > rules.mailbox_bytes_max {
+            return 0;
+        }
+        let mut dropped = 0;
+        while !self.has_room(MessageKind::Content, body_len, rules) {
+            let oldest = self.iter().position(|m| m.kind() == MessageKind::Content);
+            let Some(oldest) = oldest else { break };
+            self.drop_at(oldest);
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Drops one message. What is before it moves, not what is behind: the oldest is near the front.
+    fn drop_at(&mut self, place: usize) {
+        if let Some(until) = self.waiting_mut().get_mut(..=place) {
+            until.rotate_right(1);
+            self.drop_first(1);
+        }
     }
 
     /// Appends; the caller sees to it that seqs ascend.
@@ -262,6 +290,37 @@ mod tests {
                 prop_assert_eq!(mailbox.get(middle), model.iter().find(|m| m.seq == middle));
             }
         }
+    }
+
+    #[test]
+    fn the_oldest_of_content_give_their_place_and_receipts_stay() {
+        let rules = Rules {
+            mailbox_messages_max: 10,
+            mailbox_bytes_max: 100,
+            drop_oldest: true,
+            ..Rules::default()
+        };
+        let mut mailbox = Mailbox::default();
+        // Odd seqs are receipts.
+        (1..=19).for_each(|seq| mailbox.push(message(seq, 5, 9)));
+        let content = |mailbox: &Mailbox| {
+            let content = mailbox.iter().filter(|m| m.kind() == MessageKind::Content);
+            content.map(|m| m.seq).collect::<Vec<_>>()
+        };
+        assert_eq!(content(&mailbox), (2..=18).step_by(2).collect::<Vec<_>>());
+        assert_eq!(mailbox.drop_oldest(5, &rules), 0, "nine of ten: there is room");
+        mailbox.push(message(20, 5, 9));
+        assert_eq!(mailbox.drop_oldest(5, &rules), 1);
+        assert_eq!(content(&mailbox), (4..=20).step_by(2).collect::<Vec<_>>());
+        // By bytes: 45 wait, 80 are to come.
+        assert_eq!(mailbox.drop_oldest(80, &rules), 5);
+        assert_eq!(content(&mailbox), [14, 16, 18, 20]);
+        assert_eq!(mailbox.drop_oldest(101, &rules), 0, "no room for it in any mailbox");
+        assert_eq!(mailbox.len(), 14);
+        assert!(mailbox.iter().zip(mailbox.iter().skip(1)).all(|(a, b)| a.seq < b.seq));
+        assert_eq!(mailbox.load().bytes, 14 * 5);
+        assert_eq!(mailbox.drop_oldest(100, &rules), 4);
+        assert_eq!(mailbox.len(), 10);
     }
 
     #[test]

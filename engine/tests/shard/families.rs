@@ -57,6 +57,44 @@ fn the_device_idle_for_longest_gives_its_place_to_a_new_one() {
 }
 
 #[test]
+fn a_full_mailbox_refuses_unless_the_rules_say_to_drop_the_oldest() {
+    let rules = Rules { mailbox_messages_max: 10, ..Rules::default() };
+    let (replica, mut driver) = begin(9, rules);
+    let (other, mut its_driver) = begin(10, rules);
+    let mut both = |command: Command| {
+        let reply = driver.one(&[&replica], command.clone());
+        assert_eq!(its_driver.one(&[&other], command), reply);
+        reply
+    };
+    let sent: Vec<_> = (0..10).map(|n| enqueued(both(enqueue("bob", 1, n, "x")))).collect();
+    assert_eq!(enqueued(both(enqueue("bob", 1, 10, "x"))).status, Status::MailboxFull);
+    both(Command::SetRules(Rules { drop_oldest: true, ..rules }));
+    let reply = enqueued(both(enqueue("bob", 1, 10, "x")));
+    assert_eq!((reply.status, reply.dropped), (Status::Ok, 1));
+    let seq = |reply: &switchboard_engine::Enqueued| reply.stored[0].seq;
+    assert_eq!(reply.stored[0].prev_seq, seq(&sent[9]));
+    let page = replica.fetch(&device("bob", 1));
+    let waiting: Vec<u64> = page.messages.iter().map(|m| m.seq).collect();
+    let expected: Vec<u64> = sent[1..].iter().chain([&reply]).map(seq).collect();
+    assert_eq!(waiting, expected);
+    // A repeat of what was dropped stores nothing, and names nothing that waits.
+    let repeat = enqueued(both(enqueue("bob", 1, 0, "x")));
+    assert_eq!((repeat.status, repeat.stored.len()), (Status::Duplicate, 0));
+    // The rule is state: it outlives a checkpoint and a restart, and is part of the hash.
+    let before = replica.shard.state_hash();
+    replica.shard.checkpoint().expect("checkpoint");
+    let replica = replica.reopened();
+    assert_eq!(replica.shard.state_hash(), before);
+    assert!(replica.shard.rules().drop_oldest);
+    let (replies, again) = (driver.one(&[&replica], enqueue("bob", 1, 11, "x")), &[&other]);
+    assert_eq!(its_driver.one(again, enqueue("bob", 1, 11, "x")), replies);
+    assert_eq!(
+        (enqueued(replies).dropped, replica.shard.state_hash()),
+        (1, other.shard.state_hash())
+    );
+}
+
+#[test]
 fn a_send_to_all_devices_has_one_seq_and_each_mailbox_its_own_order() {
     let (replica, mut driver) = begin(3, Rules::default());
     driver.one(&[&replica], enqueue("bob", 1, 1, "only the primary"));

@@ -67,6 +67,10 @@ pub struct LimitsConfig {
     pub dedup_horizon_ms: u64,
     /// Message ids that a shard remembers. Default 1,000,000; 1,000 to 100,000,000.
     pub dedup_ids_max: u32,
+    /// What becomes of a message whose mailbox is full: false, it is refused (MAILBOX_FULL); true, the
+    /// oldest messages there are dropped, though their senders were told that they are safe. Default
+    /// false.
+    pub mailbox_drop_oldest: bool,
     /// Commands that wait for a shard before callers are told to come back. Default 8,192.
     pub waiting_items_max: usize,
     /// Bytes that wait for a shard before callers are told to come back. Default 32 MiB.
@@ -106,6 +110,7 @@ impl Default for LimitsConfig {
             ttl_ms_max: rules.ttl_ms_max,
             dedup_horizon_ms: rules.dedup_horizon_ms,
             dedup_ids_max: rules.dedup_ids_max,
+            mailbox_drop_oldest: rules.drop_oldest,
             waiting_items_max: switchboard_raft::limits::WAITING_ITEMS_MAX,
             waiting_bytes_max: switchboard_raft::limits::WAITING_BYTES_MAX,
         }
@@ -122,6 +127,7 @@ impl LimitsConfig {
             ttl_ms_max: self.ttl_ms_max,
             dedup_horizon_ms: self.dedup_horizon_ms,
             dedup_ids_max: self.dedup_ids_max,
+            drop_oldest: self.mailbox_drop_oldest,
             ..Rules::default()
         }
     }

@@ -73,6 +73,9 @@ pub(crate) fn enqueued(
     reply: switchboard_engine::Enqueued,
     is_live: impl Fn(&Session) -> bool,
 ) -> v1::enqueue_response::Result {
+    if reply.dropped > 0 {
+        metrics::counter!("switchboard_store_dropped_oldest_total").increment(reply.dropped.into());
+    }
     let stored = reply.stored.iter().map(|stored| v1::enqueue_response::Stored {
         device: u32::from(stored.device),
         seq: stored.seq,

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::Context;
 use crate::{
-    ALL_DEVICES, PRIMARY_DEVICE,
+    ALL_DEVICES, MessageKind, PRIMARY_DEVICE,
     command::{Ack, Enqueue, Purge, RecordRef},
     limits::EXPIRY_MS_MAX,
     reply::{Acked, Enqueued, Purged, Status, Stored},
@@ -120,7 +120,8 @@ fn store(user: &mut User, context: &Context, command: &Enqueue, record: RecordRe
     let mut reply = Enqueued::refused(Status::MailboxFull);
     for number in numbers {
         let device = user.ensure(number);
-        let stored = store_one(device, context, command, message);
+        let (stored, dropped) = store_one(device, context, command, message);
+        reply.dropped = reply.dropped.saturating_add(dropped);
         if stored.status == Status::Ok {
             reply.status = Status::Ok;
             reply.enqueued_at_ms = context.now_ms;
@@ -132,18 +133,27 @@ fn store(user: &mut User, context: &Context, command: &Enqueue, record: RecordRe
     reply
 }
 
+/// The answer, and how many messages gave their place.
 fn store_one(
     device: &mut Device,
     context: &Context,
     command: &Enqueue,
     message: impl Fn(u64) -> Message,
-) -> Stored {
+) -> (Stored, u32) {
     let number = device.number;
     device.mailbox.drop_expired(context.now_ms);
-    if !device.mailbox.has_room(command.kind, command.body.len(), &context.rules) {
-        return Stored { device: number, seq: 0, prev_seq: 0, status: Status::MailboxFull };
-    }
+    // Before anything is dropped: the tail was there when this message came, whatever became of it.
     let prev_seq = device.mailbox.tail();
+    let dropped = if context.rules.drop_oldest && command.kind == MessageKind::Content {
+        device.mailbox.drop_oldest(command.body.len(), &context.rules)
+    } else {
+        0
+    };
+    if !device.mailbox.has_room(command.kind, command.body.len(), &context.rules) {
+        let full = Stored { device: number, seq: 0, prev_seq: 0, status: Status::MailboxFull };
+        return (full, dropped);
+    }
     device.mailbox.push(message(prev_seq));
-    Stored { device: number, seq: context.position.get(), prev_seq, status: Status::Ok }
+    let seq = context.position.get();
+    (Stored { device: number, seq, prev_seq, status: Status::Ok }, dropped)
 }
