@@ -28,6 +28,7 @@ mod session_tests;
 mod stream;
 mod task;
 mod trust;
+mod turns;
 
 pub use address::{AddressError, GatewayAddress};
 pub use connection::{Connection, SUBPROTOCOL};

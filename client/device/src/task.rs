@@ -13,7 +13,7 @@ use std::{
 
 use rand::RngExt as _;
 use switchboard_api::device::v1::{
-    ClientFrame, Goodbye, Hello, Ping, Welcome, client_frame, server_frame,
+    ClientFrame, Goodbye, Hello, Ping, Welcome, client_frame, error::Code, server_frame,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -30,6 +30,7 @@ use crate::{
     options::DeviceOptions,
     session::{Ending, Verdict, failed, redirected},
     trust::Trust,
+    turns::Turns,
 };
 
 /// A device that falls silent is closed by the gateway, and a silent gateway by the device.
@@ -43,7 +44,7 @@ pub(crate) struct Task {
     events: mpsc::Sender<Event>,
     backoff: Backoff,
     /// Which gateway is next.
-    turn: usize,
+    turns: Turns,
     /// A gateway that a redirect named, for one attempt.
     directed: Option<GatewayAddress>,
 }
@@ -56,9 +57,10 @@ impl Task {
         reached: watch::Sender<u64>,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        let turn = rand::rng().random_range(0..options.gateways.len().max(1));
+        let count = options.gateways.len();
+        let turns = Turns::new(count, rand::rng().random_range(0..count.max(1)));
         let backoff = Backoff::new(options.backoff.0, options.backoff.1);
-        Self { options, shared, wanted, reached, events, backoff, turn, directed: None }
+        Self { options, shared, wanted, reached, events, backoff, turns, directed: None }
     }
 
     pub(crate) async fn run(mut self) {
@@ -81,6 +83,9 @@ impl Task {
             self.shared.session.lock().disconnected(&ending);
             parked = ending.fatal || ending.replaced;
             self.directed = ending.address.parse().ok();
+            if ending.code == Some(Code::Overloaded) && !ending.retry_after.is_zero() {
+                self.turns.come_back();
+            }
             let pause = self.backoff.next(ending.retry_after);
             if !parked && !self.pause(pause).await {
                 break;
@@ -152,9 +157,8 @@ impl Task {
     }
 
     async fn connect(&mut self) -> Result<(Connection, Welcome), Ending> {
-        let count = self.options.gateways.len().max(1);
-        self.turn = (self.turn + 1) % count;
-        let next = self.directed.take().or_else(|| self.options.gateways.get(self.turn).cloned());
+        let turn = self.turns.next();
+        let next = self.directed.take().or_else(|| self.options.gateways.get(turn).cloned());
         let Some(gateway) = next else {
             return Err(Ending { fatal: true, ..lost("no gateway is known".to_owned()) });
         };
