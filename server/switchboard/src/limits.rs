@@ -35,6 +35,15 @@ pub(crate) const LOAD_USERS_MAX: u64 = 1_000_000_000;
 /// Connections that one worker of `bench connections` holds: below the limit of open files that is
 /// usual where many are allowed, 20,000.
 pub(crate) const IDLE_PER_WORKER_MAX: usize = 5_000;
+/// Connections that all workers together are opening at any time.
+pub(crate) const IDLE_OPENING_MAX: usize = 1_024;
+
+/// Most devices in a storm, and most gateways that die in it.
+pub(crate) const STORM_DEVICES_MAX: usize = 1_000_000;
+/// See [`STORM_DEVICES_MAX`].
+pub(crate) const STORM_GATEWAYS_MAX: usize = 64;
+/// Devices that one worker of `bench storm` holds, likewise.
+pub(crate) const STORM_PER_WORKER_MAX: usize = 10_000;
 
 const _: () = assert!(TURN_IN_FLIGHT_MAX >= 1);
 /// How long the end of a server waits for threads that it cannot stop.

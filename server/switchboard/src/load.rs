@@ -13,6 +13,7 @@
 
 pub(crate) mod device;
 pub(crate) mod drive;
+pub(crate) mod kernel;
 pub(crate) mod live;
 pub(crate) mod people;
 pub(crate) mod report;

@@ -9,10 +9,12 @@
 mod cli;
 mod command;
 mod idle;
+mod input;
 mod limits;
 mod load;
 mod output;
 mod replay;
+mod storm;
 
 use std::process::ExitCode;
 

@@ -7,6 +7,7 @@ mod load_args;
 mod locate;
 mod message;
 mod replay;
+mod storm;
 
 use std::path::Path;
 
@@ -24,6 +25,7 @@ use crate::output::Failure;
   switchboard bench claim --output json
   switchboard bench connections --count 15000 --pid 4711
   switchboard bench message --rate 2000
+  switchboard bench storm --devices 20000 --gateways 3
   switchboard bench replay conversations.jsonl.gz")]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -37,6 +39,7 @@ enum Command {
     Enqueue(Box<enqueue::Enqueue>),
     Connections(Box<connections::Connections>),
     Message(Box<message::Message>),
+    Storm(Box<storm::Storm>),
     Replay(Box<replay::Replay>),
 }
 
@@ -48,6 +51,7 @@ impl Bench {
             Command::Enqueue(enqueue) => runtime()?.block_on(enqueue.run(global)),
             Command::Connections(connections) => runtime()?.block_on(connections.run(global)),
             Command::Message(message) => runtime()?.block_on(message.run(global)),
+            Command::Storm(storm) => runtime()?.block_on(storm.run(global)),
             Command::Replay(replay) => replay.run(global),
         }
     }

@@ -27,6 +27,11 @@ pub(crate) struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// The addresses, as `--store` takes them.
+    pub(crate) fn nodes(&self) -> String {
+        self.store.join(",")
+    }
+
     /// A client that may not reach the store, with so long for each call.
     pub(crate) fn client(&self, deadline: Duration) -> Result<Client, Failure> {
         let options = ClientOptions::default().with_deadline(deadline);

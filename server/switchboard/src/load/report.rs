@@ -56,6 +56,9 @@ pub(crate) struct Report {
     /// included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sent_ms: Option<Latency>,
+    /// Messages between devices: those that were safe and had not arrived some time after the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) safe_and_lost: Option<usize>,
     /// Upper bounds of the latency in milliseconds with the number of calls up to it and above the
     /// bound before.
     pub(crate) histogram: Vec<(f64, u64)>,
@@ -119,6 +122,7 @@ impl Report {
             calls_unanswered: unanswered as u64,
             latency_ms: Latency::of(&sums.latency_us),
             sent_ms: None,
+            safe_and_lost: None,
             histogram: buckets(&sums.latency_us),
             server_cpu_us_per_item,
             client_cpu_us_per_item: per_item(own_cpu_seconds),
@@ -152,6 +156,9 @@ impl Report {
         row("latency of a call, ms", self.latency_ms.words());
         if let Some(sent) = &self.sent_ms {
             row("until safe, ms", sent.words());
+        }
+        if let Some(lost) = self.safe_and_lost {
+            row("safe, and did not arrive", lost.to_string());
         }
         for (name, us) in
             [("server", self.server_cpu_us_per_item), ("this process", self.client_cpu_us_per_item)]

@@ -1,55 +1,89 @@
 //! `bench connections`: idle connections, and what they cost the gateway.
 //!
 //! ```text
-//!   this process ──stdin, stdout──▶ worker, worker, …  ══ connections ══▶ gateway
-//!        └── memory of the gateway's process before and after
+//!   this process ──stdin, stdout──▶ worker, worker, …  ══ connections ══▶ gateways
+//!        ├── memory of the gateways' processes and of the kernel, before and after
+//!        └── at the end: some talk to each other, all are looked up
 //! ```
 //! A process may have only so many files, so the connections are held by workers: this program
 //! again, with `--worker`.
 
+mod report;
+mod worker;
+
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use comfy_table::Table;
-use serde::{Deserialize, Serialize};
+use rand::RngExt as _;
+use rand::seq::SliceRandom as _;
+use switchboard_api::limits::ITEMS_PER_BATCH_MAX;
+use switchboard_api::v1::Read;
 use switchboard_device::{GatewayAddress, Trust};
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::sleep;
+
+use report::{Memory, Report, Talked, rows};
+use worker::{Progress, Worker};
 
 use super::{seconds, write_json};
 use crate::cli::Global;
+use crate::command::operator::{StoreArgs, failure};
 use crate::idle::{self, Share};
-use crate::limits::IDLE_PER_WORKER_MAX;
-use crate::output::{Failure, table};
+use crate::input;
+use crate::limits::{IDLE_OPENING_MAX, IDLE_PER_WORKER_MAX};
+use crate::load::{kernel, servers};
+use crate::output::Failure;
 
-/// Hold idle connections, and report what each costs the gateway's memory
+/// How long messages may take to arrive.
+const ARRIVE_WITHIN: Duration = Duration::from_secs(20);
+/// Between two looks whether they have.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Hold idle connections, and report what each costs in memory
 ///
 /// Every connection is a device of its own that says Hello, waits for its Welcome, and then only
-/// what keeps it alive. On one machine the gateway's memory is read from /proc, before and after.
+/// what keeps it alive. On one machine the gateways' memory is read from /proc, before and after, and
+/// that of the kernel's caches where /proc/slabinfo may be read.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard bench connections --count 15000 --pid $(pgrep -f 'switchboard gateway')
   switchboard bench connections --count 15000 --gateway tls://127.0.0.1:7411 --ca certs/ca.pem --pid 4711
+  switchboard bench connections --count 36000 --gateway 127.0.0.1:7410,127.0.0.1:8410 --pid 4711,4712
+  switchboard bench connections --count 15000 --talk 1000 --locate
   switchboard bench connections --count 1000 --hold 60 --output json")]
 pub(crate) struct Connections {
     /// How many connections
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     count: usize,
-    /// The gateway, as host:port, or tls://, quic://, ws:// or wss://host:port
-    #[arg(long, value_name = "A", default_value = "127.0.0.1:7410", env = "SWITCHBOARD_GATEWAY")]
-    gateway: GatewayAddress,
+    /// Gateways, as host:port, or tls://, quic://, ws:// or wss://host:port; devices are spread over
+    /// them
+    #[arg(
+        long,
+        value_name = "A[,A]",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7410",
+        env = "SWITCHBOARD_GATEWAY"
+    )]
+    gateway: Vec<GatewayAddress>,
     /// Believe gateways whose certificate was signed by an authority in this PEM file
     #[arg(long, value_name = "FILE", env = "SWITCHBOARD_CA")]
     ca: Option<PathBuf>,
     /// What devices present to the gateway
     #[arg(long, default_value = "", env = "SWITCHBOARD_TOKEN", hide_env_values = true)]
     token: String,
-    /// Process of the gateway on this machine, whose memory is measured
-    #[arg(long, value_name = "PID")]
-    pid: Option<u32>,
+    /// Processes of the gateways on this machine, whose memory is measured
+    #[arg(long, value_name = "PID[,PID]", value_delimiter = ',')]
+    pid: Vec<u32>,
+    /// Once all are open, so many of them, chosen at random, send each other a message
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    talk: usize,
+    /// At the end, look all of their users up at the store
+    #[arg(long)]
+    locate: bool,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Processes that hold the connections; 0: as many as the limit of open files asks for
     #[arg(long, value_name = "N", default_value_t = 0)]
     processes: usize,
@@ -70,39 +104,6 @@ pub(crate) struct Connections {
     worker: Option<usize>,
 }
 
-/// What a worker says when its connections are open, and again at its end.
-#[derive(Debug, Serialize, Deserialize)]
-struct Progress {
-    open: usize,
-    resumed: usize,
-    failures: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    gateway: String,
-    connections: usize,
-    failed: usize,
-    failures: Vec<String>,
-    lost: usize,
-    processes: usize,
-    seconds: f64,
-    logins_per_second: f64,
-    held_seconds: f64,
-    /// Of the gateway's process; absent without --pid.
-    rss_before_bytes: Option<u64>,
-    rss_after_bytes: Option<u64>,
-    bytes_per_connection: Option<f64>,
-}
-
-/// A worker, and its voice.
-struct Worker {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-    /// Closing it ends the worker.
-    stdin: Option<ChildStdin>,
-}
-
 impl Connections {
     pub(crate) async fn run(self, global: Global) -> Result<(), Failure> {
         if let Some(first) = self.worker {
@@ -113,16 +114,12 @@ impl Connections {
             write_json(&report, path)?;
         }
         global.output.print(&report, rows)?;
-        if report.failed > 0 || report.lost > 0 {
-            let (failed, lost) = (report.failed, report.lost);
-            return Err(Failure::failed(format!("{failed} connections failed, {lost} were lost")));
-        }
-        Ok(())
+        report.faults().map_or(Ok(()), |faults| Err(Failure::failed(faults)))
     }
 
     async fn measure(&self) -> Result<Report, Failure> {
-        let rss = || self.pid.map(resident).transpose();
-        let rss_before_bytes = rss()?;
+        let (before, slabs, available) =
+            (self.resident()?, kernel::slabs(), kernel::available_bytes());
         let started = Instant::now();
         let mut workers = self.start()?;
         let (mut open, mut failures) = (0, Vec::new());
@@ -132,71 +129,135 @@ impl Connections {
             failures.extend(progress.failures);
         }
         let seconds = started.elapsed().as_secs_f64();
-        tokio::time::sleep(Duration::from_secs_f64(self.hold)).await;
-        let rss_after_bytes = rss()?;
+        sleep(Duration::from_secs_f64(self.hold)).await;
+        let (kernel_bytes, kernel_caches) = kernel::slabs().since(&slabs);
+        let memory = Memory {
+            rss_before_bytes: before,
+            rss_after_bytes: self.resident()?,
+            kernel_bytes: (!kernel_caches.is_empty()).then_some(kernel_bytes),
+            kernel_caches,
+            available_before_bytes: available,
+            available_after_bytes: kernel::available_bytes(),
+        };
+        let talked = match self.talk {
+            0 | 1 => None,
+            talk => Some(self.talk(&mut workers, talk.min(self.count)).await?),
+        };
+        let located = if self.locate { Some(self.look_up().await?) } else { None };
         let mut kept = 0;
-        for worker in &mut workers {
-            worker.stdin = None;
+        let processes = workers.len();
+        // All at once: each has many connections to close.
+        let mut ending: Vec<_> = workers.into_iter().map(Worker::ending).collect();
+        for worker in &mut ending {
             kept += worker.next().await?.open;
-            // It has said its last: how it ends does not matter.
-            let _ = worker.child.wait().await;
+            worker.ended().await;
         }
-        let failed = self.count - open;
         failures.truncate(crate::limits::FAULT_EXAMPLES_MAX);
-        let grown = rss_before_bytes.zip(rss_after_bytes);
         Ok(Report {
-            gateway: self.gateway.to_string(),
+            gateways: self.gateway.iter().map(ToString::to_string).collect(),
             connections: open,
-            failed,
+            failed: self.count - open,
             failures,
             lost: open.saturating_sub(kept),
-            processes: workers.len(),
+            processes,
             seconds,
             logins_per_second: open as f64 / seconds,
             held_seconds: self.hold,
-            rss_before_bytes,
-            rss_after_bytes,
-            bytes_per_connection: grown
-                .filter(|_| open > 0)
-                .map(|(before, after)| (after as f64 - before as f64) / open as f64),
+            bytes_per_connection: memory.of_each(open),
+            kernel_bytes_per_connection: memory.of_kernel(open),
+            memory,
+            talked,
+            located,
         })
+    }
+
+    /// Resident bytes of all gateways that are to be looked at.
+    fn resident(&self) -> Result<Option<u64>, Failure> {
+        let usages = servers::usages(&self.pid);
+        if usages.len() < self.pid.len() {
+            return Err(Failure::failed("--pid: not all of these processes are there"));
+        }
+        Ok((!usages.is_empty()).then(|| usages.iter().map(|usage| usage.rss_bytes).sum()))
+    }
+
+    /// Lets some of the devices send each other a message, in a ring.
+    async fn talk(&self, workers: &mut [Worker], talk: usize) -> Result<Talked, Failure> {
+        let mut random = rand::rng();
+        let mut chosen = BTreeSet::new();
+        while chosen.len() < talk {
+            chosen.insert(random.random_range(0..self.count));
+        }
+        let mut ring: Vec<usize> = chosen.into_iter().collect();
+        ring.shuffle(&mut random);
+        let next = ring.iter().cycle().skip(1);
+        let pairs: HashMap<usize, usize> = ring.iter().copied().zip(next.copied()).collect();
+        for worker in workers.iter_mut() {
+            worker.talk(&pairs).await?;
+        }
+        let started = Instant::now();
+        loop {
+            let (mut accepted, mut arrived_us) = (0, Vec::new());
+            for worker in workers.iter_mut() {
+                let progress = worker.ask().await?;
+                accepted += progress.accepted;
+                arrived_us.extend(progress.arrived_us);
+            }
+            if arrived_us.len() >= talk || started.elapsed() > ARRIVE_WITHIN {
+                return Ok(Talked::of(talk, accepted, arrived_us));
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// How many of the users have a session.
+    async fn look_up(&self) -> Result<usize, Failure> {
+        let client = self.store.connect().await?;
+        let mut found = 0;
+        for first in (0..self.count).step_by(ITEMS_PER_BATCH_MAX) {
+            let numbers = first..self.count.min(first + ITEMS_PER_BATCH_MAX);
+            let users = numbers.map(|number| idle::name(&self.prefix, number)).collect();
+            let located = client.locate(users, Read::Lease).await;
+            let results = located.map_err(|error| failure(&error))?.results;
+            found += results.iter().filter(|result| !result.sessions.is_empty()).count();
+        }
+        Ok(found)
     }
 
     fn start(&self) -> Result<Vec<Worker>, Failure> {
         let least = self.count.div_ceil(IDLE_PER_WORKER_MAX).max(1);
         let processes = if self.processes == 0 { least } else { self.processes };
         let share = self.count.div_ceil(processes);
+        let opening = self.opening.min(IDLE_OPENING_MAX / processes).max(1);
+        let gateways: Vec<String> = self.gateway.iter().map(ToString::to_string).collect();
         (0..self.count)
             .step_by(share.max(1))
-            .map(|first| self.start_worker(first, share.min(self.count - first)))
+            .map(|first| {
+                let count = share.min(self.count - first);
+                let mut arguments = vec![
+                    "--worker".to_owned(),
+                    first.to_string(),
+                    "--count".to_owned(),
+                    count.to_string(),
+                    "--gateway".to_owned(),
+                    gateways.join(","),
+                    "--opening".to_owned(),
+                    opening.to_string(),
+                    "--prefix".to_owned(),
+                    self.prefix.clone(),
+                ];
+                if let Some(ca) = &self.ca {
+                    arguments.extend(["--ca".to_owned(), ca.display().to_string()]);
+                }
+                Worker::start(&arguments, &self.token)
+            })
             .collect()
-    }
-
-    fn start_worker(&self, first: usize, count: usize) -> Result<Worker, Failure> {
-        let failed = |error| Failure::failed(format!("cannot start a worker: {error}"));
-        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command
-            .args(["bench", "connections", "--worker", &first.to_string()])
-            .args(["--count", &count.to_string(), "--gateway", &self.gateway.to_string()])
-            .args(["--opening", &self.opening.to_string(), "--prefix", &self.prefix])
-            .env("SWITCHBOARD_TOKEN", &self.token)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true);
-        if let Some(ca) = &self.ca {
-            command.arg("--ca").arg(ca);
-        }
-        let mut child = command.spawn().map_err(failed)?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let stdout = stdout.ok_or_else(|| Failure::failed("a worker has no output"))?;
-        Ok(Worker { child, lines: BufReader::new(stdout).lines(), stdin })
     }
 
     /// What a worker does: opens its share, says so, holds it until its input ends.
     async fn work(&self, first: usize) -> Result<(), Failure> {
         let trust = self.ca.as_deref().map(Trust::authority).transpose();
         let share = Share {
-            gateway: self.gateway.clone(),
+            gateways: self.gateway.clone(),
             trust: trust.map_err(|error| Failure::failed(error.to_string()))?,
             token: self.token.clone(),
             prefix: self.prefix.clone(),
@@ -206,62 +267,24 @@ impl Connections {
             from: self.source(),
         };
         let mut held = idle::open(share).await;
-        let say = |held: &idle::Held| {
-            let failures = held.failures.clone();
-            let progress = Progress { open: held.open(), resumed: held.resumed, failures };
-            let line = serde_json::to_string(&progress)
-                .map_err(|error| Failure::failed(error.to_string()))?;
-            crate::output::print_line(&line)
-        };
-        say(&held)?;
-        // Nothing is ever said to a worker; its input ends when it is to end.
-        let ended = tokio::task::spawn_blocking(|| {
-            std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())
-        });
-        let _ = ended.await;
+        Progress::of(&held).say()?;
         held.failures.clear();
-        say(&held)
+        // A line says who is to talk, or asks how it stands; the input ends when it is to end.
+        let mut lines = input::lines();
+        while let Some(line) = lines.recv().await {
+            match serde_json::from_str::<HashMap<usize, usize>>(&line) {
+                Ok(pairs) => held.talk(pairs.into()),
+                Err(_) => Progress::of(&held).say()?,
+            }
+        }
+        Progress::of(&held).say()
     }
 
     /// On loopback each worker has an address, and with it ports, of its own.
     fn source(&self) -> Option<IpAddr> {
-        let local = self.gateway.to_string().contains("//127.");
+        let local = self.gateway.iter().all(|gateway| gateway.to_string().contains("//127."));
         let [.., high, low] = std::process::id().to_be_bytes();
         // 127.0.0.0/8 has no broadcast addresses, but 127.x.0.0 and 127.x.255.255 look like some.
         local.then(|| Ipv4Addr::new(127, 1 + high % 250, low, 1).into())
     }
-}
-
-impl Worker {
-    async fn next(&mut self) -> Result<Progress, Failure> {
-        let line = self.lines.next_line().await.ok().flatten();
-        line.and_then(|line| serde_json::from_str(&line).ok())
-            .ok_or_else(|| Failure::failed("a worker has died; what it said stands above"))
-    }
-}
-
-fn resident(pid: u32) -> Result<u64, Failure> {
-    let path = format!("/proc/{pid}/status");
-    let status = std::fs::read_to_string(Path::new(&path))
-        .map_err(|error| Failure::failed(format!("cannot read {path}: {error}")))?;
-    let kb = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().split(' ').next());
-    let kb: u64 = kb
-        .and_then(|kb| kb.parse().ok())
-        .ok_or_else(|| Failure::failed(format!("{path} names no resident memory")))?;
-    Ok(kb * 1_024)
-}
-
-fn rows(report: &Report) -> Table {
-    let mut table = table(["connections to", "open", "failed", "logins/s", "memory", "each"]);
-    let mib =
-        |bytes: Option<u64>| bytes.map(|bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0));
-    table.add_row([
-        report.gateway.clone(),
-        report.connections.to_string(),
-        (report.failed + report.lost).to_string(),
-        format!("{:.0}", report.logins_per_second),
-        mib(report.rss_after_bytes).unwrap_or_else(|| "not measured".to_owned()),
-        report.bytes_per_connection.map(|each| format!("{each:.0} B")).unwrap_or_default(),
-    ]);
-    table
 }

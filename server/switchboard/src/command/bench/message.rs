@@ -33,6 +33,10 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 const WINDOW: u32 = 256;
 /// Devices that log in at the same time.
 const LOGINS_AT_ONCE: usize = 64;
+/// How long messages that are known to be safe may take to arrive after the end.
+const SAFE_ARRIVE_WITHIN: Duration = Duration::from_secs(30);
+/// Between two looks whether they have.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest pause after a refusal.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -94,7 +98,13 @@ impl Message {
         };
         let mut report = Report::new(settings, &plan, outcome);
         report.sent_ms = Some(Latency::of(&shared.sent_us()));
-        self.load.finish(global, &report)
+        let lost = shared.settled().await;
+        report.safe_and_lost = Some(lost);
+        self.load.finish(global, &report)?;
+        match lost {
+            0 => Ok(()),
+            lost => Err(Failure::failed(format!("{lost} messages were safe and did not arrive"))),
+        }
     }
 
     async fn connect(
@@ -134,6 +144,15 @@ struct Shared {
     /// Microseconds from sending a message until it was known to be safe, over the whole run. Locks,
     /// because devices are many; held to add one value, or to read all.
     sent_us: [Mutex<Histogram<u64>>; HISTOGRAMS],
+    /// Messages of which only one of two things is known: that it is safe, or that it has arrived. Locks
+    /// for the same reason; held to change one.
+    half_known: [Mutex<HashMap<MessageId, Known>>; HISTOGRAMS],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Safe,
+    Arrived,
 }
 
 /// What is under way to a device, and from it.
@@ -150,6 +169,33 @@ impl Shared {
         Shared {
             devices: (0..devices).map(|_| expected()).collect(),
             sent_us: std::array::from_fn(|_| Mutex::new(Sums::new().latency_us)),
+            half_known: std::array::from_fn(|_| Mutex::default()),
+        }
+    }
+
+    /// Notes that a message is safe or has arrived.
+    fn know(&self, id: &MessageId, what: Known) {
+        let mut half_known = self.half_known[usize::from(id[15]) % HISTOGRAMS].lock();
+        match half_known.get(id) {
+            // A repeat tells nothing new.
+            Some(known) if *known == what => {}
+            Some(_) => drop(half_known.remove(id)),
+            None => drop(half_known.insert(*id, what)),
+        }
+    }
+
+    /// Waits until all messages that are safe have arrived; how many have not.
+    async fn settled(&self) -> usize {
+        let end = Instant::now() + SAFE_ARRIVE_WITHIN;
+        loop {
+            let safe = |known: &Known| *known == Known::Safe;
+            let waiting = self.half_known.iter();
+            let waiting = waiting.map(|some| some.lock().values().copied().filter(safe).count());
+            let waiting = waiting.sum();
+            if waiting == 0 || Instant::now() > end {
+                return waiting;
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 
@@ -171,6 +217,7 @@ struct Own {
 
 impl Events for Own {
     fn accepted(&self, id: &MessageId) {
+        self.shared.know(id, Known::Safe);
         let sent = self.shared.devices[self.nth].unsafe_since.lock().remove(id);
         if let Some(sent) = sent {
             let mut histogram = self.shared.sent_us[self.nth % HISTOGRAMS].lock();
@@ -179,6 +226,7 @@ impl Events for Own {
     }
 
     fn delivered(&self, id: &MessageId) {
+        self.shared.know(id, Known::Arrived);
         // A message that comes twice is expected once.
         if let Some(waiting) = self.shared.devices[self.nth].arriving.lock().remove(id) {
             // Whoever sent it may have stopped waiting.
