@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod counting;
 pub mod entry;
 pub mod measure;
+pub mod messenger;
 pub mod peers;
 pub mod plot;
 pub mod processes;

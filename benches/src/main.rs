@@ -4,9 +4,9 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use switchboard_benches::{child, report, run::Run, soak};
+use switchboard_benches::{child, plot, report, run::Run, soak};
 
 /// The allocator of the Switchboard binary, so that memory is measured as it is there.
 #[global_allocator]
@@ -25,6 +25,8 @@ enum Command {
     Report(Report),
     /// Runs mixed traffic with a live set of constant size, and says whether anything grows.
     Soak(Soak),
+    /// Draws a storm from the JSON of `switchboard bench storm`.
+    PlotStorm(PlotStorm),
     /// Runs one measurement in this process; for the report itself.
     #[command(hide = true)]
     Probe { name: String, arguments: String },
@@ -70,6 +72,15 @@ struct Soak {
     dir: PathBuf,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: switchboard-benches plot-storm storm.json storm.svg")]
+struct PlotStorm {
+    /// What `switchboard bench storm --json` wrote.
+    json: PathBuf,
+    /// Where to draw.
+    plot: PathBuf,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,6 +99,12 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Soak(Soak { minutes, json, plot, quick, dir }) => {
             soak::soak(&Run::new(dir, quick)?, minutes, json.as_deref(), plot.as_deref())
+        }
+        Command::PlotStorm(PlotStorm { json, plot }) => {
+            let read = std::fs::read_to_string(&json);
+            let text = read.with_context(|| format!("cannot read {}", json.display()))?;
+            let drawn = plot::storm(&serde_json::from_str(&text)?);
+            std::fs::write(&plot, drawn).with_context(|| format!("cannot write {}", plot.display()))
         }
         Command::Probe { name, arguments } => child::main(&name, &arguments),
     }

@@ -4,5 +4,6 @@
 pub mod durable;
 pub mod etcd;
 pub mod maps;
+pub mod mqtt;
 pub mod nats;
 pub mod redis;

@@ -5,7 +5,9 @@
 
 mod bars;
 mod lines;
+mod storm;
 mod svg;
 
 pub use bars::figure;
 pub use lines::{Line, Panel, panels};
+pub use storm::{Storm, storm};

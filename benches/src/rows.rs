@@ -1,13 +1,16 @@
 //! The rows of the report, one file each, named for what it measures.
 
 mod claim_three;
+mod connections;
 mod dead_gateway;
 mod drain;
+mod end_to_end;
 mod enqueue_one;
 mod enqueue_three;
 mod failover;
 mod locate;
 mod log;
+mod logins;
 mod mailbox_memory;
 mod recovery;
 mod session_map;
@@ -42,6 +45,9 @@ pub const ROWS: &[Row] = &[
     claim_three::ROW,
     drain::ROW,
     write_amplification::ROW,
+    end_to_end::ROW,
+    connections::ROW,
+    logins::ROW,
     failover::ROW,
     dead_gateway::ROW,
 ];
