@@ -10,10 +10,12 @@
 //! - After a send was refused with the wish to try again, later ones to the same recipient are
 //!   refused too until the device repeats that one, since they were written before the device knew
 //!   and would overtake it. If it does not repeat it for long, the connection ends.
+//! - A pair with sends that wait and none under way is in `ready` or, until its time, in `retrying`; so
+//!   what is due is found without looking at all pairs, of which a busy device has many.
 //! - What is pending is bounded in number and bytes; beyond that the device is told OVERLOADED.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -54,7 +56,6 @@ struct UnderWay {
 struct Pair {
     under_way: Vec<UnderWay>,
     waiting: VecDeque<Send>,
-    retry_at: Option<Instant>,
     /// Since when nothing has been durable although it was tried.
     failing_since: Option<Instant>,
     pacing: Pacing,
@@ -73,6 +74,10 @@ struct Gate {
 #[derive(Debug)]
 pub(crate) struct Sending {
     pairs: BTreeMap<Bytes, Pair>,
+    /// Recipients to whom sends can be handed over now.
+    ready: Vec<Bytes>,
+    /// Those to whom they can be then.
+    retrying: BTreeSet<(Instant, Bytes)>,
     /// Which pair an item under way belongs to.
     users: BTreeMap<u64, Bytes>,
     pending: usize,
@@ -86,6 +91,8 @@ impl Sending {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             pairs: BTreeMap::new(),
+            ready: Vec::new(),
+            retrying: BTreeSet::new(),
             users: BTreeMap::new(),
             pending: 0,
             pending_bytes: 0,
@@ -135,7 +142,6 @@ impl Sending {
         let pair = self.pairs.entry(send.to_user.clone()).or_insert_with(|| Pair {
             under_way: Vec::new(),
             waiting: VecDeque::new(),
-            retry_at: None,
             failing_since: None,
             pacing: Pacing::new(RETRY_MIN, RETRY_MAX, seed),
         });
@@ -146,16 +152,23 @@ impl Sending {
         }
         self.pending += 1;
         self.pending_bytes = bytes;
+        if pair.under_way.is_empty() && pair.waiting.is_empty() {
+            self.ready.push(send.to_user.clone());
+        }
         pair.waiting.push_back(send);
     }
 
     /// The sends to hand to a chat now, in order, with ids taken from the connection's count.
     pub(crate) fn next(&mut self, ids: &mut u64, now: Instant, sends: &mut Vec<(u64, Send)>) {
-        for (user, pair) in &mut self.pairs {
-            if !pair.under_way.is_empty() || pair.retry_at.is_some_and(|at| now < at) {
-                continue;
+        while let Some((at, user)) = self.retrying.pop_first() {
+            if now < at {
+                self.retrying.insert((at, user));
+                break;
             }
-            pair.retry_at = None;
+            self.ready.push(user);
+        }
+        for user in self.ready.drain(..) {
+            let Some(pair) = self.pairs.get_mut(&user) else { continue };
             for send in pair.waiting.drain(..) {
                 *ids += 1;
                 self.users.insert(*ids, user.clone());
@@ -201,11 +214,7 @@ impl Sending {
     }
 
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        self.pairs
-            .values()
-            .filter(|pair| pair.under_way.is_empty())
-            .filter_map(|p| p.retry_at)
-            .min()
+        self.retrying.first().map(|(at, _)| *at)
     }
 
     /// A batch has been answered as a whole.
@@ -230,6 +239,8 @@ impl Sending {
         if again.is_empty() {
             if pair.waiting.is_empty() {
                 self.pairs.remove(user);
+            } else {
+                self.ready.push(user.clone());
             }
             return;
         }
@@ -238,7 +249,8 @@ impl Sending {
         }
         let since = *pair.failing_since.get_or_insert(now);
         if now.saturating_duration_since(since) < SEND_TRIED_MAX {
-            pair.retry_at = Some(now + pair.pacing.next(pause));
+            let at = now + pair.pacing.next(pause);
+            self.retrying.insert((at, user.clone()));
             return;
         }
         let Some(pair) = self.pairs.remove(user) else { return };
