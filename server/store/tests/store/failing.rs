@@ -12,16 +12,21 @@ use tonic::Code;
 
 use crate::harness::{assert_error, assert_status, config, device, message, start_on};
 
-/// A disk whose syncs wait while its gate is shut.
+/// A disk whose syncs wait while its gate is shut, and that says what it is told of its free bytes.
 #[derive(Clone, Default)]
-struct GatedFiles {
+pub(crate) struct GatedFiles {
     gate: Arc<(Mutex<bool>, Condvar)>,
+    free_bytes: Arc<Mutex<Option<u64>>>,
 }
 
 impl GatedFiles {
     fn shut(&self, shut: bool) {
         *self.gate.0.lock() = shut;
         self.gate.1.notify_all();
+    }
+
+    pub(crate) fn set_free(&self, bytes: Option<u64>) {
+        *self.free_bytes.lock() = bytes;
     }
 }
 
@@ -49,7 +54,8 @@ impl Files for GatedFiles {
         RealFiles.lock(path)
     }
     fn space_free(&self, dir: &Path) -> io::Result<u64> {
-        RealFiles.space_free(dir)
+        let told = *self.free_bytes.lock();
+        told.map_or_else(|| RealFiles.space_free(dir), Ok)
     }
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
         RealFiles.fill_random(bytes)

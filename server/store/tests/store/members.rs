@@ -88,7 +88,7 @@ impl Nodes {
 }
 
 /// Registers until it is done: right after a start, the meta group may be between two leaders.
-async fn register(store: &mut Store, name: &str) -> (u32, u64) {
+pub(crate) async fn register(store: &mut Store, name: &str) -> (u32, u64) {
     let registered = async {
         loop {
             let request = v1::RegisterRequest {
