@@ -13,9 +13,9 @@ pub struct Sample {
     pub memory_bytes: u64,
     /// Bytes of all files at its end.
     pub disk_bytes: u64,
-    /// Of the durable calls that ended in it, µs.
+    /// Of the durable calls that ended in it or in the nine seconds before, µs.
     pub p99_us: u64,
-    /// How many they were.
+    /// How many ended in it.
     pub calls: u64,
 }
 
@@ -54,7 +54,7 @@ pub struct Verdict {
     pub memory_bytes: Comparison,
     /// Of files.
     pub disk_bytes: Comparison,
-    /// Of the 99th percentile a second.
+    /// Of the 99th percentile of ten seconds.
     pub p99_us: Comparison,
 }
 
