@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
@@ -11,6 +12,13 @@ use crate::checkpointer::checkpoint;
 use crate::group::Group;
 use crate::node::Node;
 use crate::types::{NodeId, to_engine};
+
+/// How often it is looked whether a new replica has caught up: longer than a heartbeat takes.
+const CATCH_UP_LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Looks before the change is given up.
+const CATCH_UP_LOOKS_MAX: u32 = 20;
+/// Entries that it may lack.
+const CATCH_UP_ENTRIES_MAX: u64 = 16;
 
 /// Opens a group that the node's log may know nothing of.
 pub async fn open_group(node: &Node, id: GroupId) -> Option<Arc<Group>> {
@@ -31,9 +39,21 @@ pub async fn form(group: &Group, voters: BTreeSet<NodeId>) -> bool {
     group.begin(voters).await.is_ok()
 }
 
-/// Adds a replica that does not vote, and waits until it is committed.
+/// Adds a replica that does not vote, and waits until it has what the others have.
 pub async fn add_learner(group: &Group, id: NodeId) -> bool {
-    group.raft().add_learner(id, (), false).await.is_ok()
+    if group.raft().add_learner(id, (), false).await.is_err() {
+        return false;
+    }
+    for _ in 0..CATCH_UP_LOOKS_MAX {
+        tokio::time::sleep(CATCH_UP_LOOK_INTERVAL).await;
+        let progress = group.catch_up(id);
+        if progress.is_some_and(|p| p.matched.is_some() && p.behind() <= CATCH_UP_ENTRIES_MAX) {
+            // It hears with the next heartbeat what is committed, and is no newcomer then.
+            tokio::time::sleep(CATCH_UP_LOOK_INTERVAL).await;
+            return true;
+        }
+    }
+    false
 }
 
 /// Changes the voters, over a joint configuration, and waits until it is done. Who leaves goes.
