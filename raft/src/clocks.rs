@@ -51,8 +51,8 @@ impl Reading {
 #[derive(Debug)]
 pub(crate) struct Clocks {
     own: Arc<dyn Clock>,
-    /// Every peer, with its last reading. A lock because stamps are made on other tasks than
-    /// answers arrive on; held for a few comparisons.
+    /// Every peer, with its last reading; none while no group has members. A lock because stamps
+    /// are made on other tasks than answers arrive on; held for a few comparisons.
     peers: Mutex<Option<BTreeMap<NodeId, Option<Reading>>>>,
     off: AtomicBool,
     alarms: AtomicU64,
@@ -69,7 +69,7 @@ impl Clocks {
     #[cfg(test)]
     pub(crate) fn alone(own: Arc<dyn Clock>) -> Self {
         let clocks = Self::new(own);
-        clocks.set_peers(&BTreeSet::new());
+        clocks.set_peers(Some(&BTreeSet::new()));
         clocks
     }
 
@@ -99,9 +99,13 @@ impl Clocks {
         self.off.load(Ordering::Relaxed)
     }
 
-    /// Tells whose clocks count. Before the first call there is no median.
-    pub(crate) fn set_peers(&self, ids: &BTreeSet<NodeId>) {
+    /// Tells whose clocks count. While that is not known there is no median.
+    pub(crate) fn set_peers(&self, ids: Option<&BTreeSet<NodeId>>) {
         let mut peers = self.peers.lock();
+        let Some(ids) = ids else {
+            *peers = None;
+            return;
+        };
         let peers = peers.get_or_insert_default();
         peers.retain(|id, _| ids.contains(id));
         for id in ids {
@@ -149,8 +153,8 @@ pub(crate) async fn run(
 ) {
     loop {
         let peers = peers_of(node_id, &groups()).await;
-        clocks.set_peers(&peers);
-        let asked = peers.into_iter().map(|peer| ask(&clocks, &*transport, peer));
+        clocks.set_peers(peers.as_ref());
+        let asked = peers.into_iter().flatten().map(|peer| ask(&clocks, &*transport, peer));
         let asked = futures::future::join_all(asked);
         tokio::select! {
             biased;
@@ -168,15 +172,19 @@ pub(crate) async fn run(
     }
 }
 
-/// The other nodes that have a replica of any of these groups.
-pub(crate) async fn peers_of(node_id: NodeId, groups: &[Arc<Group>]) -> BTreeSet<NodeId> {
-    let mut peers = BTreeSet::new();
+/// The other nodes that have a replica of any of these groups; none while no group has members: a
+/// node that was just made, or lost its disk, is not alone, it only does not know the others yet.
+pub(crate) async fn peers_of(node_id: NodeId, groups: &[Arc<Group>]) -> Option<BTreeSet<NodeId>> {
+    let mut members = BTreeSet::new();
     for group in groups {
         // A group that has stopped has nobody to agree with.
-        peers.extend(group.members().await.unwrap_or_default());
+        members.extend(group.members().await.unwrap_or_default());
     }
-    peers.remove(&node_id);
-    peers
+    if members.is_empty() {
+        return None;
+    }
+    members.remove(&node_id);
+    Some(members)
 }
 
 /// Asks one peer. No answer leaves the last reading to grow old.
@@ -208,7 +216,7 @@ mod tests {
     fn clocks(own_ms: u64, peers: &[(NodeId, Option<u64>)]) -> (Arc<ManualClock>, Clocks) {
         let own = Arc::new(ManualClock::at_unix_ms(own_ms));
         let clocks = Clocks::new(own.clone());
-        clocks.set_peers(&peers.iter().map(|(id, _)| *id).collect());
+        clocks.set_peers(Some(&peers.iter().map(|(id, _)| *id).collect()));
         for (id, unix_ms) in peers {
             if let Some(unix_ms) = *unix_ms {
                 clocks.note(*id, Reading { unix_ms, at: Duration::ZERO });
@@ -220,6 +228,13 @@ mod tests {
     #[test]
     fn a_node_alone_goes_by_its_own_clock() {
         assert_eq!(clocks(NOON, &[]).1.median_ms(), Some(NOON));
+    }
+
+    #[test]
+    fn a_node_that_knows_no_members_yet_believes_no_clock() {
+        let (_, clocks) = clocks(NOON + HOUR, &[]);
+        clocks.set_peers(None);
+        assert_eq!(clocks.median_ms(), None);
     }
 
     #[test]

@@ -123,7 +123,8 @@ impl Node {
         for group in node.groups() {
             elect_if_sole(&group, node.node_id()).await;
         }
-        node.inner.opener.clocks.set_peers(&peers_of(node.node_id(), &node.groups()).await);
+        let peers = peers_of(node.node_id(), &node.groups()).await;
+        node.inner.opener.clocks.set_peers(peers.as_ref());
         node.start_tasks();
         Ok(node)
     }

@@ -280,7 +280,7 @@ async fn a_wrong_clock_stamps_nothing_of_a_new_group() {
 
     // What was refused left no trace of that time behind.
     clock.set_unix_ms(NOON);
-    clocks.set_peers(&std::collections::BTreeSet::new());
+    clocks.set_peers(Some(&std::collections::BTreeSet::new()));
     proposer.propose(vec![command(1)]).expect("room").await.expect("applied");
     assert_eq!(*sink.stamps.lock(), [NOON]);
 }
