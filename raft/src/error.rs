@@ -171,6 +171,19 @@ pub enum NodeOpenError {
     },
 }
 
+impl NodeOpenError {
+    /// Whether files are damaged or missing, so that the same directory will never open again.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Log(LogOpenError::Corrupt { .. } | LogOpenError::Missing { .. })
+                | Self::Shard { .. }
+                | Self::Group(GroupOpenError::Vote { .. } | GroupOpenError::Raft { .. })
+        )
+    }
+}
+
 /// Why a node could not be made a cluster of its own.
 #[derive(Debug, thiserror::Error)]
 pub enum InitializeError {

@@ -68,8 +68,13 @@ impl Client {
     }
 
     /// Takes a node that waits for it into the cluster; the placement version after it.
-    pub async fn add_node(&self, node: v1::NodeInfo, zone: &str) -> Result<u64, Error> {
-        let request = v1::AddNodeRequest { node: Some(node), zone: zone.to_owned() };
+    pub async fn add_node(
+        &self,
+        node: v1::NodeInfo,
+        zone: &str,
+        lost_disk: bool,
+    ) -> Result<u64, Error> {
+        let request = v1::AddNodeRequest { node: Some(node), zone: zone.to_owned(), lost_disk };
         self.ask(Repeat::Harmless, move |node| {
             let request = request.clone();
             async move {

@@ -26,8 +26,10 @@ impl Service {
                 NodeState::Draining => v1::NodeState::NodeDraining,
                 NodeState::Removed => v1::NodeState::NodeRemoved,
             };
-            let zone = role.zone;
-            list_nodes_response::Node { node: Some(node), status, state: state.into(), zone }
+            let meta = self.node.meta().shard();
+            let returning = meta.meta(|meta| meta.placement().is_returning(member.node_id));
+            let (zone, state) = (role.zone, state.into());
+            list_nodes_response::Node { node: Some(node), status, state, zone, returning }
         });
         v1::ListNodesResponse { nodes: join_all(asked).await }
     }

@@ -112,6 +112,7 @@ fn a_flipped_bit_in_an_acknowledged_frame_is_refused_with_file_and_offset() {
     assert!(errors.contains(&name), "names the file: {errors}");
     assert!(errors.contains("offset"), "names the offset: {errors}");
     assert!(errors.contains("log inspect"), "says what helps: {errors}");
+    assert!(errors.contains("--lost-disk"), "says what repairs it: {errors}");
 
     let inspected = run(["log", "inspect", data.path().to_str().unwrap()]);
     assert_eq!(inspected.status.code(), Some(1));

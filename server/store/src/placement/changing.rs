@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures::future::join_all;
 use switchboard_api::v1::{self, change_placement_request::Change};
 use switchboard_engine::{
-    BeginMoves, Command, EndMove, MoveEnd, NodeRole, NodeState, ReplicaMove, Reply, SetNode,
-    SetNodeState, Status as Applied,
+    BeginMoves, Command, EndMove, MoveEnd, NodeRole, NodeState, ReadmitNode, ReplicaMove, Reply,
+    SetNode, SetNodeState, Status as Applied,
 };
-use switchboard_raft::NodeId;
+use switchboard_raft::{Member, NodeId};
 use tonic::Status;
 
 use super::{layout, planner};
@@ -57,17 +57,44 @@ impl Service {
         }
         let member = self.identify_new(node_id, &address, cluster.cluster_id).await?;
         let known = self.node.members().into_iter().find(|known| known.node_id == node_id);
-        if known.is_some_and(|known| known.disk_id != member.disk_id) {
-            let message = format!(
-                "node {node_id} is a member already, with another disk: what it had is gone"
-            );
-            return Err(errors::placement("OTHER_DISK", message));
+        if let Some(known) = known
+            && (known.disk_id != member.disk_id || self.is_returning(node_id))
+        {
+            return self.readmit_node(&known, &member, request.lost_disk, cluster.cluster_id).await;
         }
         let set = SetNode { node_id, address, disk_id: member.disk_id };
         self.applied(Command::SetNode(set)).await?;
         let role = SetNodeState { node_id, state: role.state, zone: request.zone };
         self.applied(Command::SetNodeState(role)).await?;
         self.tell_new(&member, cluster.cluster_id).await
+    }
+
+    fn is_returning(&self, node_id: NodeId) -> bool {
+        self.node.meta().shard().meta(|meta| meta.placement().is_returning(node_id))
+    }
+
+    /// Takes a member in again that has another disk, or, while that is not through, the one that it had.
+    async fn readmit_node(
+        &self,
+        known: &Member,
+        member: &Member,
+        lost_disk: bool,
+        cluster_id: [u8; 16],
+    ) -> Result<(), Status> {
+        let node_id = known.node_id;
+        if !lost_disk && known.disk_id != member.disk_id {
+            let message = format!(
+                "node {node_id} is a member already, with another disk. If that is only not mounted, start the \
+                 node on it. If it is lost for good: `switchboard node add {node_id} {} --lost-disk`",
+                member.address
+            );
+            return Err(errors::placement("OTHER_DISK", message));
+        }
+        let (address, disk_id) = (member.address.clone(), known.disk_id);
+        self.applied(Command::SetNode(SetNode { node_id, address, disk_id })).await?;
+        let again = ReadmitNode { node_id, disk_id: member.disk_id, is_forgotten: false };
+        self.applied(Command::ReadmitNode(again)).await?;
+        self.tell_new(member, cluster_id).await
     }
 
     async fn remove_node(&self, node_id: NodeId) -> Result<(), Status> {

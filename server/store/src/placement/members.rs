@@ -47,7 +47,11 @@ impl Service {
         member: &Member,
         cluster_id: [u8; 16],
     ) -> Result<(), Status> {
-        tell(member, &Book { cluster_id, members: self.node.members() }).await
+        let mut members = self.node.members();
+        members.retain(|known| known.node_id != member.node_id);
+        members.push(member.clone());
+        members.sort_by_key(|member| member.node_id);
+        tell(member, &Book { cluster_id, members }).await
     }
 
     /// Keeps the book of members as the meta group has it, until the shutdown.

@@ -314,8 +314,8 @@ async fn a_node_that_lost_its_disk_is_not_talked_to() {
     let stopped = nodes.stores.remove(2);
     let listen = address(&stopped.running, "store-grpc");
     stopped.running.shutdown().await;
-    let wiped = tempfile::tempdir().unwrap();
-    let config = StoreConfig { node_id: 3, single: false, listen, ..config(wiped.path()) };
+    let wiped_dir = tempfile::tempdir().unwrap();
+    let config = StoreConfig { node_id: 3, single: false, listen, ..config(wiped_dir.path()) };
     let wiped = start_configured(config).await.expect("it starts");
     // The other two are a majority, and stay one without it.
     for n in 2..20 {
@@ -330,7 +330,36 @@ async fn a_node_that_lost_its_disk_is_not_talked_to() {
         .filter_map(|node| Some(node.node?.node_id))
         .collect();
     assert_eq!(silent, BTreeSet::from([3]));
-    wiped.running.shutdown().await;
+
+    // It comes back when an operator says that the old disk is lost, and not before.
+    let address = listen.to_string();
+    let mut add = v1::AddNodeRequest {
+        node: Some(v1::NodeInfo { node_id: 3, address }),
+        ..Default::default()
+    };
+    let refused = nodes.stores[0].cluster.add_node(add.clone()).await.unwrap_err();
+    assert!(refused.message().contains("--lost-disk"), "{refused:?}");
+    add.lost_disk = true;
+    nodes.stores[0].cluster.add_node(add).await.expect("it is taken in");
+    nodes.stores.insert(2, wiped);
+    nodes.dirs[2] = wiped_dir;
+    let is_whole = async || {
+        let mut cluster = nodes.stores[0].cluster.clone();
+        let listed = cluster.list_nodes(v1::ListNodesRequest {}).await.unwrap().into_inner();
+        let moves = cluster.list_moves(v1::ListMovesRequest {}).await;
+        let map = cluster.shard_map(v1::ShardMapRequest {}).await.unwrap().into_inner();
+        listed.nodes.iter().all(|node| !node.returning && node.status.is_some())
+            && moves.is_ok_and(|moves| moves.into_inner().moves.is_empty())
+            && map.placement.iter().all(|shard| shard.replica_node_ids.len() == 3)
+    };
+    let back = async {
+        while !is_whole().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, back).await.expect("all its replicas are back");
+    send(&mut nodes.stores[2], "bob", 20).await;
+    nodes.assert_equal_replicas().await;
     nodes.shutdown().await;
 }
 

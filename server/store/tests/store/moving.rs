@@ -76,7 +76,7 @@ async fn add_on(nodes: &mut Nodes, node_id: u64, files: Arc<dyn Files>) {
     let node = start_waiting(nodes, node_id, files).await;
     let mut cluster = nodes.stores[1].cluster.clone();
     retried(async || {
-        let request = v1::AddNodeRequest { node: Some(node.clone()), zone: String::new() };
+        let request = v1::AddNodeRequest { node: Some(node.clone()), ..Default::default() };
         cluster.add_node(request).await
     })
     .await;
@@ -226,7 +226,7 @@ async fn a_node_is_drained_under_load_and_removed() {
     // Its id is never given out again.
     let address = address(&nodes.stores[0].running, "store-grpc").to_string();
     let node = Some(NodeInfo { node_id: 1, address });
-    let request = v1::AddNodeRequest { node, zone: String::new() };
+    let request = v1::AddNodeRequest { node, ..Default::default() };
     let refusal = refused(async || cluster.add_node(request.clone()).await).await;
     assert_error(&refusal, Code::FailedPrecondition, "NODE_REMOVED", false);
     let removed = nodes.stores.remove(0);

@@ -77,10 +77,18 @@ impl Store {
 
 /// Starts a store, with words for what keeps it from starting.
 pub(super) async fn start(config: StoreConfig) -> Result<switchboard_store::Running, Failure> {
-    let data = config.data.display().to_string();
+    let (data, node_id) = (config.data.display().to_string(), config.node_id);
     switchboard_store::start(config).await.map_err(|error| {
         let failure = Failure::failed(format!("cannot start the store: {}", chain(&error)));
         match error {
+            switchboard_store::StartError::Open(error) if error.is_damage() => {
+                failure.help(format!(
+                    "`switchboard log inspect {data}` shows what is there. If other nodes replicate the data: move \
+                     {data} away, start this node with an empty directory, and run `switchboard node add {node_id} \
+                     ADDRESS --lost-disk`; it gets everything from them. Otherwise restore a backup (`switchboard \
+                     backup restore`)"
+                ))
+            }
             switchboard_store::StartError::Open(_) => {
                 failure.help(format!("`switchboard log inspect {data}` shows what is there"))
             }

@@ -13,6 +13,7 @@ use crate::output::{Failure, Output, print_line, table};
 #[command(after_help = "Examples:
   switchboard node add 4 10.0.0.4:7400
   switchboard node add 4 10.0.0.4:7400 --zone rack-b
+  switchboard node add 4 10.0.0.4:7400 --lost-disk
 
 The node must run, on an empty data directory: `switchboard store --data DIR --node-id 4`. An id is
 never used twice. Nodes of one zone fail together: replicas of a shard are spread over zones.")]
@@ -25,6 +26,9 @@ pub(super) struct Add {
     /// What fails together with it: a rack, a power supply, a data centre
     #[arg(long, value_name = "Z", default_value = "")]
     zone: String,
+    /// It is a member that comes back with an empty directory: what it had is gone for good
+    #[arg(long)]
+    lost_disk: bool,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -55,7 +59,7 @@ impl Add {
     pub(super) async fn run(self, global: Global) -> Result<(), Failure> {
         let client = self.store.connect().await?;
         let node = NodeInfo { node_id: self.id, address: self.address };
-        let added = client.add_node(node, &self.zone).await;
+        let added = client.add_node(node, &self.zone, self.lost_disk).await;
         let placement_version = added.map_err(|error| failure(&error))?;
         Changed { node_id: self.id, state: "added", placement_version }.print(global)?;
         if global.output == Output::Table {
