@@ -1,6 +1,7 @@
 //! Switchboard itself as processes: store nodes on this machine's disk, and its load generator.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -51,6 +52,30 @@ impl Cluster {
         }
         cluster.wait_ready()?;
         Ok(cluster)
+    }
+
+    /// Starts one node more and takes it in; it has no replicas until some are moved to it.
+    pub fn add_node(&mut self, run: &Run) -> Result<()> {
+        let [address] = free_addresses()?;
+        let (node, dir) = (self.nodes.len() as u64 + 1, run.scratch()?);
+        self.nodes.push(start_node(node, address, dir.path(), &[])?);
+        self.dirs.push(dir);
+        let (node, at) = (node.to_string(), address.to_string());
+        self.operate(&["node", "add", &node, &at])?;
+        self.addresses.push(address);
+        self.wait_ready()
+    }
+
+    /// Moves a replica from one node to another, and waits until it is there.
+    pub fn move_shard(&self, shard: u32, from: u64, to: u64) -> Result<()> {
+        let [shard, from, to] = [shard.to_string(), from.to_string(), to.to_string()];
+        self.operate(&["shard", "move", &shard, "--from", &from, "--to", &to])
+    }
+
+    /// An operator's command.
+    fn operate(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = Command::new(binary()?);
+        output(command.args(arguments).args(["--store", &self.store(), "--quiet"])).map(drop)
     }
 
     fn wait_ready(&self) -> Result<()> {
@@ -124,6 +149,15 @@ fn start_node(node: u64, address: SocketAddr, dir: &Path, more: &[&str]) -> Resu
 pub struct LoadReport {
     /// Items done a second.
     pub items_per_s: f64,
+    /// Calls that were due and never began.
+    #[serde(default)]
+    pub calls_missed: u64,
+    /// Calls without an answer some time after the end.
+    #[serde(default)]
+    pub calls_unanswered: u64,
+    /// Items that were not done, by status.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
     /// From when a call was due to its answer.
     pub latency_ms: LatencyMs,
     /// Over all server processes.
@@ -139,6 +173,8 @@ pub struct LatencyMs {
     pub p50: f64,
     /// What one in a hundred exceeds.
     pub p99: f64,
+    /// The slowest.
+    pub max: f64,
 }
 
 /// The Switchboard binary of the same build.

@@ -12,6 +12,7 @@ mod locate;
 mod log;
 mod logins;
 mod mailbox_memory;
+mod rebalance;
 mod recovery;
 mod session_map;
 mod write_amplification;
@@ -50,4 +51,5 @@ pub const ROWS: &[Row] = &[
     logins::ROW,
     failover::ROW,
     dead_gateway::ROW,
+    rebalance::ROW,
 ];

@@ -167,30 +167,25 @@ async fn take_in(
     let changed = async {
         loop {
             match change().await {
-                Err(error) if is_in_progress(&error) => {
-                    tokio::time::sleep(CHANGE_RETRY_PAUSE).await
+                Ok(_) => return Ok(()),
+                Err(error) if !is_passing(&error) => {
+                    return Err(FoundError::Membership { group: id, reason: error.to_string() });
                 }
-                changed => return changed,
+                Err(_) => tokio::time::sleep(CHANGE_RETRY_PAUSE).await,
+            }
+            if has_voters(group, voters).await {
+                return Ok(());
             }
         }
     };
-    match timeout_at(deadline, changed).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(FoundError::Membership { group: id, reason: words(&error) }),
-        Err(_) => Err(FoundError::Unanswered { group: id }),
-    }
+    let in_time = timeout_at(deadline, changed).await;
+    in_time.unwrap_or(Err(FoundError::Unanswered { group: id }))
 }
 
-fn is_in_progress(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> bool {
+/// Whether a change is under way, or the group was led by another before it was through: a leader ends
+/// what it finds half done.
+fn is_passing(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> bool {
     use openraft::errors::ChangeMembershipError::InProgress;
-    matches!(error, RaftError::APIError(ClientWriteError::ChangeMembershipError(InProgress(_))))
-}
-
-fn words(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> String {
-    match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-            format!("node {:?} leads it; ask that node", forward.leader_id)
-        }
-        other => other.to_string(),
-    }
+    use openraft::errors::ClientWriteError::{ChangeMembershipError, ForwardToLeader};
+    matches!(error, RaftError::APIError(ChangeMembershipError(InProgress(_)) | ForwardToLeader(_)))
 }

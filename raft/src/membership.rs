@@ -87,6 +87,15 @@ impl Group {
         .await
     }
 
+    /// Ends a change of the voters that another leader left half done.
+    pub(crate) async fn end_change(&self) -> Result<(), MembershipError> {
+        self.change(|members| {
+            let target = || ChangeMembers::ReplaceAllVoters(members.next_voters.clone());
+            members.is_joint.then(target)
+        })
+        .await
+    }
+
     /// How far the replica of a member is; none if this replica does not lead, or knows no such member.
     #[must_use]
     pub fn catch_up(&self, node: NodeId) -> Option<CatchUp> {
@@ -167,6 +176,8 @@ impl Group {
 /// The newest membership that this replica has in its log.
 struct Members {
     voters: BTreeSet<NodeId>,
+    /// While two sets of voters decide, the one that will decide alone.
+    next_voters: BTreeSet<NodeId>,
     nodes: BTreeSet<NodeId>,
     is_joint: bool,
     is_committed: bool,
@@ -180,6 +191,7 @@ impl Members {
         let committed = state.membership_state.committed();
         Self {
             voters: membership.voter_ids().collect(),
+            next_voters: membership.get_joint_config().last().cloned().unwrap_or_default(),
             nodes: membership.nodes().map(|(id, ())| *id).collect(),
             is_joint: membership.get_joint_config().len() > 1,
             is_committed: effective.log_id() == committed.log_id(),

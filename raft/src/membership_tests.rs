@@ -7,7 +7,7 @@ use std::time::Duration;
 use switchboard_engine::command::{
     BeginMoves, EndMove, MoveEnd, NoteMove, ReplicaMove, SetNode, SetPlacement,
 };
-use switchboard_engine::{Command, GroupId, MoveStep, Reply, Status, group_of_shard};
+use switchboard_engine::{Command, GroupId, META_GROUP, MoveStep, Reply, Status, group_of_shard};
 
 use crate::cluster_tests::{Cluster, member};
 use crate::error::MembershipError;
@@ -254,5 +254,32 @@ async fn changes_that_come_too_fast_are_refused_and_harm_nothing() {
         );
     }
     tick(&cluster).await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_voters_that_was_left_half_done_is_ended_by_the_leader() {
+    let cluster = three_and_one().await;
+    let leader = leader(&cluster, META_GROUP).await;
+    until("the newcomer has caught up", || {
+        leader.catch_up(4).is_some_and(|progress| progress.behind() == 0)
+    })
+    .await;
+    let leaves = [1, 2, 3].into_iter().find(|node| *node != leader.node_id());
+    let mut voters = BTreeSet::from([1, 2, 3, 4]);
+    voters.remove(&leaves.unwrap());
+    let is_half_done = async {
+        while !leader.is_changing_members().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = is_half_done => {}
+        // Quicker than anybody looks: then nothing is left to be ended.
+        done = leader.raft().change_membership(voters.clone(), false) => drop(done),
+    }
+    let voters: Vec<NodeId> = voters.into_iter().collect();
+    until("the new voters decide alone", || leader.status().voters == voters).await;
     cluster.shutdown().await;
 }

@@ -7,7 +7,8 @@
 //! What the node has promised and stored is gone, so nobody may go on counting on it: as long as its old disk
 //! is recorded the transport lets nothing through to it, and a leader that still knew how far the old replica
 //! was would take the empty one for a broken log. That is why it leaves every group first. All of it is in
-//! replicated state, so whoever leads carries on.
+//! replicated state, so whoever leads carries on; so does a leader with a change of voters that it finds half
+//! done, whose maker may be gone.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -33,14 +34,30 @@ pub(crate) async fn run(inner: Weak<Inner>, stop: CancellationToken) {
         let Some(inner) = inner.upgrade() else { return };
         let node = Node { inner };
         let groups = node.groups();
-        let taken_out =
-            groups.iter().filter(|group| group.is_leader()).map(|g| node.take_out_gone(g));
+        let led = groups.iter().filter(|group| group.is_leader()).map(|group| async {
+            end_change(group).await;
+            node.take_out_gone(group).await;
+        });
         let looked = async {
-            futures::future::join_all(taken_out).await;
+            futures::future::join_all(led).await;
             node.end_readmissions().await;
         };
         // A change that is cut short is made by whoever looks next.
         let _ = stop.run_until_cancelled(looked).await;
+    }
+}
+
+/// Ends a change of voters that was left half done. Whoever makes one holds `changing`, so there is none here.
+async fn end_change(group: &Group) {
+    if group.changing.try_lock().is_err() || !group.is_changing_members().await {
+        return;
+    }
+    match group.end_change().await {
+        Ok(()) => tracing::info!(group = group.id(), "ended a change of voters"),
+        Err(MembershipError::InProgress) => {}
+        Err(error) => {
+            tracing::warn!(group = group.id(), %error, "a change of voters stays half done");
+        }
     }
 }
 
