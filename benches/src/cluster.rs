@@ -75,7 +75,7 @@ impl Cluster {
     /// An operator's command.
     fn operate(&self, arguments: &[&str]) -> Result<()> {
         let mut command = Command::new(binary()?);
-        output(command.args(arguments).args(["--store", &self.store(), "--quiet"])).map(drop)
+        output(command.args(arguments).args(["--store", &self.store()])).map(drop)
     }
 
     fn wait_ready(&self) -> Result<()> {
