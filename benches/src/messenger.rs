@@ -20,6 +20,9 @@ use crate::{
 /// How long a process may take until it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const ANY: &str = "127.0.0.1:0";
+/// How often a device is to say that it lives. Of a million on this machine every 30 s would be 33,000 frames a
+/// second, and their answers: nothing would be idle.
+const KEEPALIVE: (&str, &str) = ("SWITCHBOARD_KEEPALIVE_MS", "600000");
 
 /// What devices talk to the gateways by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +58,7 @@ impl Messenger {
         }
         let store = cluster.store();
         let chat = ["chat", "--store", &store, "--name", "chat", "--listen", ANY, "--http", ANY];
-        let chat = Process::start(run, &chat)?;
+        let chat = Process::start(run, &chat, None)?;
         let gateways = (0..gateways)
             .map(|nth| {
                 let name = format!("gateway-{nth}");
@@ -70,7 +73,7 @@ impl Messenger {
                     arguments.extend(["--tls-cert", cert, "--tls-key", key]);
                     arguments.extend(["--listen-tls", ANY, "--listen-quic", ANY]);
                 }
-                Process::start(run, &arguments)
+                Process::start(run, &arguments, Some(KEEPALIVE))
             })
             .collect::<Result<_>>()?;
         Ok(Self { gateways, chat, cluster, certificates, transport })
@@ -123,9 +126,10 @@ impl Messenger {
 }
 
 impl Process {
-    fn start(run: &Run, arguments: &[&str]) -> Result<Self> {
+    fn start(run: &Run, arguments: &[&str], setting: Option<(&str, &str)>) -> Result<Self> {
         let dir = run.scratch()?;
         let mut command = Command::new(binary()?);
+        command.envs(setting);
         let server = Server::start(command.args(arguments), dir.path())?;
         let process = Self { server: server.context("no such binary")?, dir };
         let started = Instant::now();

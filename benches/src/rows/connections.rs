@@ -3,7 +3,8 @@
 //! A gateway as a process of its own holds 15,000 connections of `switchboard bench connections`,
 //! plain and then with TLS; its resident memory is read before and after. Then as many as the machine
 //! should hold, a million, over 56 gateways: each must have its Welcome and be found by a look-up, and a
-//! thousand of them, chosen at random, send each other a message. Beside it mosquitto.
+//! thousand of them, chosen at random, send each other a message. Devices say that they live every ten
+//! minutes. Beside it mosquitto.
 
 use anyhow::Result;
 use serde::Deserialize;

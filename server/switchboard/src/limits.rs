@@ -34,7 +34,7 @@ pub(crate) const LOAD_USERS_MAX: u64 = 1_000_000_000;
 
 /// Connections that one worker of `bench connections` holds: below the limit of open files that is
 /// usual where many are allowed, 20,000.
-pub(crate) const IDLE_PER_WORKER_MAX: usize = 5_000;
+pub(crate) const IDLE_PER_WORKER_MAX: usize = 18_000;
 /// Connections that all workers together are opening at any time.
 pub(crate) const IDLE_OPENING_MAX: usize = 1_024;
 

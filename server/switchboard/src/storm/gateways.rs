@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rand::seq::SliceRandom as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -12,6 +13,10 @@ use crate::output::Failure;
 
 /// How long a gateway may take until it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// The lowest port that a gateway is given: lower ones have names.
+const PORTS_FROM: u16 = 10_000;
+/// Where the ports begin that the kernel gives to connections, where it does not say.
+const GIVEN_FROM_DEFAULT: u16 = 32_768;
 
 /// A gateway; it ends with the value.
 #[derive(Debug)]
@@ -64,13 +69,22 @@ impl Gateway {
     }
 }
 
-/// Addresses of this machine whose ports are free at this moment. Whoever takes one before the gateway
-/// does makes its start fail, and is told.
+/// Addresses of this machine whose ports are free at this moment, and stay so while a crowd connects: they are
+/// none of those that the kernel gives to connections. A server that takes one before the gateway does makes
+/// its start fail, and is told.
 pub(crate) fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, Failure> {
-    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let failed = |error| Failure::failed(format!("no port is free: {error}"));
-    // Held together, so that no port is named twice.
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| bind()).collect::<Result<_, _>>().map_err(failed)?;
-    held.iter().map(|listener| listener.local_addr().map_err(failed)).collect()
+    let given_from = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+        .ok()
+        .and_then(|range| range.split_whitespace().next()?.parse().ok())
+        .unwrap_or(GIVEN_FROM_DEFAULT);
+    let mut ports: Vec<u16> = (PORTS_FROM..given_from).collect();
+    ports.shuffle(&mut rand::rng());
+    let free = ports.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let found: Vec<_> = free.filter(|at| TcpListener::bind(at).is_ok()).take(count).collect();
+    if found.len() < count {
+        let message =
+            format!("{count} free ports are needed between {PORTS_FROM} and {given_from}");
+        return Err(Failure::failed(message));
+    }
+    Ok(found)
 }
