@@ -11,9 +11,10 @@ use openraft::{Config, ConfigError, SnapshotPolicy};
 use crate::limits;
 use crate::planted::{self, PlantedBug};
 
-/// A leader's heartbeat. Two may be lost before a follower's shortest election timeout passes.
+/// A leader's heartbeat. Its lease outlasts three that are lost.
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
-/// The shortest election timeout: failover within 0.8 s needs an election to start within 0.4 s.
+/// The shortest election timeout. It begins when the leader's lease has passed, so a follower asks for
+/// votes 650 to 800 ms after it last heard of a leader: nearly all of a failover is this wait.
 pub const ELECTION_MIN: Duration = Duration::from_millis(250);
 /// The longest election timeout, which is also the length of a leader's lease.
 pub const ELECTION_MAX: Duration = Duration::from_millis(400);
