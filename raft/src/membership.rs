@@ -37,6 +37,12 @@ impl CatchUp {
     pub fn behind(&self) -> u64 {
         self.last.saturating_sub(self.matched.unwrap_or(0))
     }
+
+    /// Whether it holds all but so many entries. One that never answered does not, however few there are.
+    #[must_use]
+    pub fn is_near(&self, entries_max: u64) -> bool {
+        self.matched.is_some() && self.behind() <= entries_max
+    }
 }
 
 type ChangeError = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
@@ -88,7 +94,7 @@ impl Group {
     }
 
     /// Ends a change of the voters that another leader left half done.
-    pub(crate) async fn end_change(&self) -> Result<(), MembershipError> {
+    pub async fn end_change(&self) -> Result<(), MembershipError> {
         self.change(|members| {
             let target = || ChangeMembers::ReplaceAllVoters(members.next_voters.clone());
             members.is_joint.then(target)

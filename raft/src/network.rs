@@ -315,7 +315,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 .await
                 .sto_res(|| (ErrorSubject::Snapshot(Some(signature)), ErrorVerb::Read))?;
             let NetworkFactory { transport, group, .. } = &self.factory;
-            let answer = transport.send_snapshot(self.target, *group, vote, file).await;
+            let sent = transport.send_snapshot(self.target, *group, vote, file);
+            // openraft passes the bound on and leaves it to the network. A receiver that hangs in its install would
+            // get nothing any more.
+            let answer = tokio::time::timeout(option.hard_ttl(), sent).await;
+            let answer = answer.unwrap_or(Err(TransportError::Timeout(self.target)));
             answer.map(SnapshotResponse::new).map_err(|error| {
                 self.error(error, RPCTypes::InstallSnapshot, option.hard_ttl()).into()
             })

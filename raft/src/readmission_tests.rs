@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::raft::VoteRequest;
-use switchboard_engine::command::{EndMove, MoveEnd, ReadmitNode, SetNode};
-use switchboard_engine::{Command, GroupId, Reply, Status, group_of_shard};
+use switchboard_engine::command::{
+    BeginMoves, EndMove, MoveEnd, ReadmitNode, ReplicaMove, SetNode,
+};
+use switchboard_engine::{Command, GroupId, Placement, Reply, Status, group_of_shard};
 
 use crate::checkpointer::checkpoint;
 use crate::cluster_tests::{Cluster, member};
@@ -200,5 +202,45 @@ async fn another_disk_is_recorded_only_for_a_node_that_was_readmitted_and_forgot
     let (commands, expected): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
     let replies = cluster.nodes[0].meta().propose(commands).expect("room").await.expect("applied");
     assert_eq!(replies, expected.into_iter().map(Reply::Done).collect::<Vec<_>>());
+    cluster.shutdown().await;
+}
+
+/// It may have been taken out of some groups before, and nothing says which.
+#[tokio::test]
+async fn a_disk_that_is_found_again_gets_back_what_its_node_had() {
+    let cluster = Cluster::unfounded(1).await;
+    cluster.nodes[0].initialize_single(1).await.expect("alone");
+    let group = cluster.nodes[0].meta();
+    let done = async |command: Command| {
+        let replies = group.propose(vec![command]).expect("room").await.expect("applied");
+        assert_eq!(replies, [Reply::Done(Status::Ok)]);
+    };
+    let readmit = |disk| {
+        let (disk_id, is_forgotten) = ([disk; 16], false);
+        Command::ReadmitNode(ReadmitNode { node_id: 2, disk_id, is_forgotten })
+    };
+    let placement = || group.shard().meta(|meta| meta.placement().clone());
+    let (address, disk_id) = ("node-2".to_owned(), [1; 16]);
+    done(Command::SetNode(SetNode { node_id: 2, address, disk_id })).await;
+    let more = ReplicaMove { shard: 0, from: 0, to: 2 };
+    let begin = || Command::BeginMoves(BeginMoves { placement_version: 0, moves: vec![more] });
+    done(begin()).await;
+    let id = placement().move_of(0).expect("it has begun").id;
+    done(Command::EndMove(EndMove { shard: 0, id, end: MoveEnd::Done })).await;
+    assert_eq!(placement().replicas(0), Some(&[1, 2][..]));
+
+    done(readmit(9)).await;
+    assert!(placement().is_returning(2));
+    done(readmit(1)).await;
+    let given_back = |placement: Placement| {
+        assert_eq!(placement.replicas(0), Some(&[1][..]));
+        let moving = placement.move_of(0).expect("it is on its way back");
+        assert_eq!((moving.replica, moving.aborting), (more, false));
+    };
+    assert!(!placement().is_returning(2));
+    given_back(placement());
+    // Lost again before it was there: nothing else knows any more that it had one.
+    done(readmit(9)).await;
+    given_back(placement());
     cluster.shutdown().await;
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use switchboard_engine::command::ReadmitNode;
-use switchboard_engine::{Command, META_GROUP, MetaState, group_of_shard};
+use switchboard_engine::{Command, META_GROUP, MetaState, Reply, Status, group_of_shard};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::MembershipError;
@@ -100,10 +100,18 @@ impl Node {
             if self.is_forgotten_everywhere(node_id).await {
                 let end = ReadmitNode { node_id, disk_id, is_forgotten: true };
                 let proposed = self.meta().propose(vec![Command::ReadmitNode(end)]);
-                if let Ok(proposed) = proposed
-                    && proposed.await.is_ok()
-                {
-                    tracing::info!(node_id, "a node that lost its disk is taken in again");
+                let Ok(proposed) = proposed else { continue };
+                match proposed.await.as_deref() {
+                    Ok([Reply::Done(Status::Ok)]) => {
+                        tracing::info!(node_id, "a node that lost its disk is taken in again");
+                    }
+                    other => {
+                        tracing::info!(
+                            node_id,
+                            ?other,
+                            "a lost disk waits for moves of its shards"
+                        );
+                    }
                 }
             }
         }

@@ -206,7 +206,9 @@ impl MetaState {
         Status::Ok
     }
 
-    /// Once the node is forgotten, it has no replica any more, and moves begin that give them back.
+    /// Once the node is forgotten, it has no replica any more, and moves begin that give them back. So do they
+    /// when the disk that it had is found again meanwhile; where the node was not taken out yet, its move
+    /// finds nothing left to do.
     pub(super) fn readmit_node(
         &mut self,
         command: &ReadmitNode,
@@ -215,8 +217,14 @@ impl MetaState {
     ) -> Status {
         let ReadmitNode { node_id, disk_id, is_forgotten } = *command;
         let Some(node) = self.nodes.get_mut(&node_id) else { return Status::Invalid };
-        let asked = self.placement.returning.get(&node_id) == Some(&disk_id);
-        if is_forgotten && (!asked || !self.placement.bring_back(node_id, position, now_ms)) {
+        let returning = self.placement.returning.get(&node_id).copied();
+        if is_forgotten && returning != Some(disk_id) {
+            return Status::Fenced;
+        }
+        // With the disk that it had it may have been taken out of some groups already, of which nothing says which.
+        let is_found_again = returning.is_some() && node.disk_id == disk_id;
+        let gets_back = is_forgotten || is_found_again;
+        if gets_back && !self.placement.bring_back(node_id, position, now_ms) {
             return Status::Fenced;
         }
         if is_forgotten {

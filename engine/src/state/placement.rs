@@ -150,11 +150,15 @@ impl Placement {
         }
     }
 
-    /// Moves to the node are undone where that is possible: it cannot take anything.
+    /// Moves to the node are undone where that is possible: it cannot take anything. Those that give it back
+    /// what it had before wait for it: nothing else knows of that any more.
     pub(super) fn begin_return(&mut self, node_id: u64, disk_id: [u8; 16]) {
         self.returning.insert(node_id, disk_id);
         let moves = self.moves.values_mut();
-        let undoable = |one: &&mut Move| one.replica.to == node_id && one.step < MoveStep::Changing;
+        let undoable = |one: &&mut Move| {
+            let ReplicaMove { from, to, .. } = one.replica;
+            to == node_id && from != 0 && one.step < MoveStep::Changing
+        };
         moves.filter(undoable).for_each(|one| one.aborting = true);
     }
 

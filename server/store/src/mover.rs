@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::{
     limits,
-    placement::{layout, planner, voters},
+    placement::{layout, planner},
     service::Service,
 };
 
@@ -81,7 +81,7 @@ pub(crate) async fn run(service: Arc<Service>) {
 fn chosen(moves: Vec<Move>) -> Vec<Move> {
     let (begun, mut waiting): (Vec<_>, Vec<_>) =
         moves.into_iter().partition(|one| one.step > MoveStep::Waiting || one.aborting);
-    waiting.sort_by_key(|one| (one.id, one.replica.shard));
+    waiting.sort_by_key(|one| (!one.stalled.is_empty(), one.id, one.replica.shard));
     let under_way = begun.iter().filter(|one| one.stalled.is_empty()).count();
     let free = limits::MOVES_AT_ONCE_MAX.saturating_sub(under_way);
     begun.into_iter().chain(waiting.into_iter().take(free)).collect()
@@ -113,52 +113,6 @@ impl Service {
             if !replicas.is_empty() {
                 self.note(Command::SetPlacement(SetPlacement { shard, replicas })).await;
             }
-        }
-    }
-
-    /// Gives every node a replica of the meta group, and the right ones a vote; one step at a time.
-    async fn settle_meta(&self) {
-        let meta = self.node.meta();
-        let status = meta.status();
-        let voters: BTreeSet<NodeId> = status.voters.iter().copied().collect();
-        let (mut nodes, drained): (Vec<NodeId>, Vec<NodeId>) = meta.shard().meta(|state| {
-            let drains = |node: &NodeId| state.placement().role(*node).state == NodeState::Draining;
-            let ids = state.nodes().map(|node| node.node_id);
-            let nodes = ids.filter(|node| !state.placement().is_returning(*node));
-            nodes.partition(|node| !drains(node))
-        });
-        nodes.extend(drained);
-        let known = |node: &NodeId| voters.contains(node) || status.learners.contains(node);
-        let changed = if let Some(new) = nodes.iter().find(|node| !known(node)) {
-            meta.add_learner(*new).await
-        } else if let Some(gone) = status.learners.iter().find(|node| !nodes.contains(node)) {
-            meta.remove_learner(*gone).await
-        } else {
-            let wanted = voters::wanted(&voters, &nodes);
-            let ready = |node: &NodeId| {
-                let progress = meta.catch_up(*node);
-                voters.contains(node)
-                    || progress.is_some_and(|p| p.behind() <= limits::CATCH_UP_ENTRIES_MAX)
-            };
-            let stays = wanted.contains(&self.node.node_id());
-            match wanted {
-                wanted if wanted.is_empty() || wanted == voters => return,
-                wanted if !wanted.iter().all(ready) => return,
-                // Who leads hands over before it leaves.
-                wanted if !stays => {
-                    let heir = wanted.iter().find(|node| voters.contains(node));
-                    if let Some(heir) = heir
-                        && let Err(error) = meta.transfer_leader(*heir).await
-                    {
-                        tracing::info!(heir, %error, "the meta group was not handed over yet");
-                    }
-                    return;
-                }
-                wanted => meta.change_voters(&wanted).await,
-            }
-        };
-        if let Err(error) = changed {
-            tracing::info!(%error, "the members of the meta group do not change yet");
         }
     }
 
@@ -423,7 +377,9 @@ mod tests {
         assert_eq!(chosen(moves.clone()).len(), limits::MOVES_AT_ONCE_MAX);
         moves[0] = moving(0, MoveStep::CatchingUp, "node 2 does not answer");
         moves[1] = moving(1, MoveStep::Changing, "");
+        // Nor does one that could not even begin.
+        moves[2] = moving(2, MoveStep::Waiting, "node 2 does not answer");
         let chosen: Vec<u32> = chosen(moves).iter().map(|one| one.replica.shard).collect();
-        assert_eq!(chosen, [0, 1, 2, 3, 4]);
+        assert_eq!(chosen, [0, 1, 3, 4, 5]);
     }
 }

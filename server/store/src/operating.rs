@@ -29,7 +29,15 @@ impl Service {
             let meta = self.node.meta().shard();
             let returning = meta.meta(|meta| meta.placement().is_returning(member.node_id));
             let (zone, state) = (role.zone, state.into());
-            list_nodes_response::Node { node: Some(node), status, state, zone, returning }
+            let meta_voter = self.node.meta().status().voters.contains(&member.node_id);
+            list_nodes_response::Node {
+                node: Some(node),
+                status,
+                state,
+                zone,
+                returning,
+                meta_voter,
+            }
         });
         v1::ListNodesResponse { nodes: join_all(asked).await }
     }

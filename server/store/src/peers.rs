@@ -54,7 +54,20 @@ pub(crate) struct Peers {
     /// Told when the members change.
     changes: watch::Sender<()>,
     /// Bytes of snapshots on their way, by node and group. A lock, for operators ask; held to count.
-    sending: Arc<Mutex<BTreeMap<(NodeId, GroupId), u64>>>,
+    sending: Sending,
+    /// Held while a book is written down and taken: two at once would share a file.
+    joining: tokio::sync::Mutex<()>,
+}
+
+type Sending = Arc<Mutex<BTreeMap<(NodeId, GroupId), u64>>>;
+
+/// Forgets a snapshot on its way, however that ends.
+struct Sent(Sending, (NodeId, GroupId));
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+    }
 }
 
 #[derive(Default)]
@@ -83,7 +96,8 @@ impl Peers {
         let state = RwLock::new(State { book, ..State::default() });
         let stop = CancellationToken::new();
         let (changes, sending) = (watch::Sender::new(()), Arc::default());
-        Ok(Arc::new(Self { node_id, formats, data, stop, state, changes, sending }))
+        let joining = tokio::sync::Mutex::default();
+        Ok(Arc::new(Self { node_id, formats, data, stop, state, changes, sending, joining }))
     }
 
     /// The cluster that this node is a member of.
@@ -98,6 +112,7 @@ impl Peers {
 
     /// Writes the book down, then connects to everybody in it.
     pub(crate) async fn join(&self, book: Book, disk_id: [u8; 16]) -> Result<(), BookError> {
+        let _one_at_a_time = self.joining.lock().await;
         let (data, saved) = (self.data.clone(), book.clone());
         tokio::task::spawn_blocking(move || saved.save(&data)).await.map_err(BookError::Task)??;
         self.state.write().book = Some(Arc::new(book));
@@ -243,8 +258,8 @@ impl Transport for Peers {
                     sending.lock().insert((to, group), bytes);
                 }
             };
+            let _sent = Sent(sending, (to, group));
             let sent = snapshot::send(target, group, vote, snapshot, count).await;
-            sending.lock().remove(&(to, group));
             sent.map_err(|error| {
                 tracing::warn!(to, group, %error, "a snapshot was not installed");
                 TransportError::Broken(to)

@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct Service {
     pub(crate) node: Node,
     pub(crate) peers: Arc<Peers>,
-    /// Held while a cluster is made.
+    /// Held while a cluster is made, and while its members or its placement are changed.
     pub(crate) founding: tokio::sync::Mutex<()>,
     /// The number of shards of a cluster that is made here without naming one.
     pub(crate) shards_default: u32,

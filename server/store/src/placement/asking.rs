@@ -44,12 +44,12 @@ impl Service {
         })
     }
 
-    /// The nodes whose disks are almost full, of those that answer.
+    /// The nodes that can take nothing: their disks are almost full, or they do not answer.
     pub(crate) async fn full_nodes(&self) -> BTreeSet<NodeId> {
         let members = self.node.members().into_iter();
         let asked = members.map(|member| async move {
             let status = self.status_soon(member.node_id).await;
-            status.is_some_and(|status| status.disk_almost_full).then_some(member.node_id)
+            status.is_none_or(|status| status.disk_almost_full).then_some(member.node_id)
         });
         join_all(asked).await.into_iter().flatten().collect()
     }

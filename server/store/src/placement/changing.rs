@@ -8,7 +8,7 @@ use switchboard_engine::{
     BeginMoves, Command, EndMove, MoveEnd, NodeRole, NodeState, ReadmitNode, ReplicaMove, Reply,
     SetNode, SetNodeState, Status as Applied,
 };
-use switchboard_raft::{Member, NodeId};
+use switchboard_raft::{Consistency, Member, NodeId};
 use tonic::Status;
 
 use super::{layout, planner};
@@ -20,8 +20,11 @@ impl Service {
         self: &Arc<Self>,
         request: v1::ChangePlacementRequest,
     ) -> Result<v1::ChangePlacementResponse, Status> {
-        // What is checked must still hold when it is proposed.
+        // What is checked must be all that was decided before, and still hold when it is proposed.
         let _one_at_a_time = self.founding.lock().await;
+        let fresh = self.node.meta().barrier(Consistency::Lease).await;
+        fresh
+            .map_err(|_| errors::not_yet("the meta group has no leader that a majority follows"))?;
         match request.change {
             Some(Change::AddNode(request)) => self.add_node(request).await?,
             Some(Change::RemoveNode(request)) => self.remove_node(request.node_id).await?,
@@ -90,10 +93,28 @@ impl Service {
             );
             return Err(errors::placement("OTHER_DISK", message));
         }
+        if known.disk_id != member.disk_id && self.status_soon(node_id).await.is_some() {
+            let message = format!(
+                "node {node_id} runs at {} with the disk that it joined with, so it has not lost it. If the node at \
+                 {} is a new one, start it with another --node-id",
+                known.address, member.address
+            );
+            return Err(errors::placement("NOT_LOST", message));
+        }
         let (address, disk_id) = (member.address.clone(), known.disk_id);
         self.applied(Command::SetNode(SetNode { node_id, address, disk_id })).await?;
         let again = ReadmitNode { node_id, disk_id: member.disk_id, is_forgotten: false };
-        self.applied(Command::ReadmitNode(again)).await?;
+        match self.propose_meta(Command::ReadmitNode(again)).await? {
+            Reply::Done(Applied::Fenced) => {
+                let message = format!(
+                    "shards of node {node_id} are being moved; once `switchboard shard list` shows no moves of \
+                     them, repeat the command"
+                );
+                return Err(errors::placement("MOVE_UNDER_WAY", message));
+            }
+            Reply::Done(status) => errors::refused(status)?,
+            _ => return Err(errors::internal("a node that returns has no reply".to_owned())),
+        }
         self.tell_new(member, cluster_id).await
     }
 
@@ -125,6 +146,7 @@ impl Service {
             );
             return Err(errors::placement("HAS_REPLICAS", message));
         }
+        self.take_meta_vote(node_id).await?;
         let role = SetNodeState { node_id, state: NodeState::Removed, zone };
         self.applied(Command::SetNodeState(role)).await
     }
@@ -146,7 +168,7 @@ impl Service {
         if !undo && !stuck.is_empty() {
             let message = format!(
                 "no other node can take the replicas of {} shards ({stuck:?}): each of their replicas needs \
-                 a node of its own, with room on its disk; add a node first (`switchboard node add`)",
+                 a node of its own that answers and has room on its disk; add a node first (`switchboard node add`)",
                 stuck.len()
             );
             return Err(errors::placement("NOWHERE_TO_GO", message));

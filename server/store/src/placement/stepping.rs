@@ -45,7 +45,7 @@ impl Service {
             return self.take_out(group, allowed, from, to, voters).await;
         }
         // A change that was cut short in the midst is ended; one that is through stays as it is.
-        group.change_voters(&voters).await.map_err(|error| error.to_string())?;
+        group.end_change().await.map_err(|error| error.to_string())?;
         let unaware = group.voters_unaware();
         if !unaware.is_empty() {
             let blocked = format!("nodes {unaware:?} have not heard yet that the replicas changed");
@@ -66,7 +66,7 @@ impl Service {
             group.add_learner(to).await.map_err(|error| error.to_string())?;
             return Ok(at(MoveStep::MoveCatchingUp));
         };
-        let has_caught_up = progress.matched.is_some() && progress.behind() <= CATCH_UP_ENTRIES_MAX;
+        let has_caught_up = progress.is_near(CATCH_UP_ENTRIES_MAX);
         if !has_caught_up {
             return Ok(v1::AdvanceMoveResponse {
                 matched_index: progress.matched.unwrap_or(0),
@@ -112,8 +112,7 @@ impl Service {
             return Ok(at(MoveStep::MoveRemoving));
         }
         let is_current = |node: &NodeId| {
-            let progress = group.catch_up(*node);
-            progress.is_some_and(|p| p.matched.is_some() && p.behind() <= CATCH_UP_ENTRIES_MAX)
+            group.catch_up(*node).is_some_and(|progress| progress.is_near(CATCH_UP_ENTRIES_MAX))
         };
         let (current, behind): (Vec<NodeId>, Vec<NodeId>) =
             voters.iter().copied().partition(is_current);

@@ -20,7 +20,7 @@ use tonic::{Code, Streaming};
 
 use crate::{
     failing::GatedFiles,
-    harness::{Store, address, assert_error, config, device, start_on},
+    harness::{Store, address, assert_error, config, device, start_configured, start_on},
     members::{DEADLINE, Nodes, register, restart, send_through, until, waiting},
 };
 
@@ -74,7 +74,7 @@ async fn add(nodes: &mut Nodes, node_id: u64) {
 
 async fn add_on(nodes: &mut Nodes, node_id: u64, files: Arc<dyn Files>) {
     let node = start_waiting(nodes, node_id, files).await;
-    let mut cluster = nodes.stores[1].cluster.clone();
+    let mut cluster = nodes.stores[nodes.stores.len() - 2].cluster.clone();
     retried(async || {
         let request = v1::AddNodeRequest { node: Some(node.clone()), ..Default::default() };
         cluster.add_node(request).await
@@ -232,6 +232,36 @@ async fn a_node_is_drained_under_load_and_removed() {
     let removed = nodes.stores.remove(0);
     removed.running.shutdown().await;
     nodes.assert_equal_replicas().await;
+    nodes.shutdown().await;
+}
+
+/// A node that is removed is not talked to any more, so its vote must be gone before.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_nodes_is_removed_and_the_other_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let alone = StoreConfig { node_id: 1, ..config(dir.path()) };
+    let store = start_configured(alone).await.expect("it starts");
+    store.running.ready().await;
+    let mut nodes = Nodes { dirs: vec![dir], stores: vec![store] };
+    for node_id in [2, 3] {
+        add(&mut nodes, node_id).await;
+        let first = &mut nodes.stores[0];
+        until("both vote", async || {
+            let listed = first.cluster.list_nodes(v1::ListNodesRequest {}).await.unwrap();
+            listed.into_inner().nodes.iter().filter(|node| node.meta_voter).count() == 2
+        })
+        .await;
+        let mut cluster = nodes.stores[0].cluster.clone();
+        retried(async || cluster.remove_node(v1::RemoveNodeRequest { node_id }).await).await;
+        nodes.stores.remove(1).running.shutdown().await;
+        nodes.dirs.remove(1);
+        // The meta group takes what is new.
+        retried(async || {
+            let drain = v1::DrainNodeRequest { node_id: 1, undo: true };
+            cluster.drain_node(drain).await
+        })
+        .await;
+    }
     nodes.shutdown().await;
 }
 

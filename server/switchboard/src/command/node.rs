@@ -51,6 +51,10 @@ pub(super) struct Node {
     pub(super) reachable: bool,
     /// `active`, `draining` or `removed`.
     state: &'static str,
+    /// It lost its disk, and what it had is still counted on.
+    returning: bool,
+    /// It votes in the meta group.
+    meta_voter: bool,
     /// What fails together with it; empty: nothing is known.
     zone: String,
     version: String,
@@ -99,6 +103,8 @@ impl Node {
             address: info.address,
             reachable,
             state,
+            returning: listed.returning,
+            meta_voter: listed.meta_voter,
             zone: listed.zone,
             leads: leads.count(),
             replicas: status.shards.len(),
@@ -113,10 +119,12 @@ impl Node {
 
     /// What it is in the cluster, and what is wrong with it.
     fn state_words(&self) -> String {
-        let fault = match (self.reachable, self.disk_almost_full) {
-            (false, _) => ", unreachable",
-            (true, true) => ", disk almost full",
-            (true, false) => "",
+        let fault = match (self.returning, self.reachable, self.disk_almost_full) {
+            // Nobody asks it anything before its old disk is forgotten.
+            (true, _, _) => ", its old disk is being forgotten",
+            (_, false, _) => ", unreachable",
+            (_, true, true) => ", disk almost full",
+            (_, true, false) => "",
         };
         format!("{}{fault}", self.state)
     }
@@ -159,6 +167,9 @@ mod tests {
         listed.status = Some(StatusResponse { disk_almost_full: true, ..Default::default() });
         assert_eq!(Node::of(listed.clone()).state_words(), "draining, disk almost full");
         listed.status = Some(StatusResponse::default());
-        assert_eq!(Node::of(listed).state_words(), "draining");
+        assert_eq!(Node::of(listed.clone()).state_words(), "draining");
+        (listed.returning, listed.status) = (true, None);
+        let returning = Node::of(listed).state_words();
+        assert_eq!(returning, "draining, its old disk is being forgotten");
     }
 }

@@ -63,9 +63,11 @@ impl Add {
         let placement_version = added.map_err(|error| failure(&error))?;
         Changed { node_id: self.id, state: "added", placement_version }.print(global)?;
         if global.output == Output::Table {
-            print_line(
-                "it has no replicas yet: `switchboard shard plan` shows which it would get",
-            )?;
+            print_line(if self.lost_disk {
+                "it gets its replicas back by itself: `switchboard node list` and `shard list` show how far it is"
+            } else {
+                "it has no replicas yet: `switchboard shard plan` shows which it would get"
+            })?;
         }
         Ok(())
     }

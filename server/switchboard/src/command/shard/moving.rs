@@ -14,6 +14,7 @@ use crate::output::{Failure, table};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard shard move 3 --from 1 --to 4
+  switchboard shard move 3 --to 4                            one replica more
   switchboard shard move 3 --from 1 --to 4 --output json     one object a progress event
 
 The new replica gets everything before the old one goes, so no copy is missing at any time. Interrupting
@@ -21,9 +22,9 @@ this command does not stop the move: `switchboard shard abort 3` does, until the
 pub(super) struct MoveShard {
     /// The shard
     shard: u32,
-    /// The node that has the replica
+    /// The node that has the replica; without it the shard gets one replica more
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    from: u64,
+    from: Option<u64>,
     /// The node that gets it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     to: u64,
@@ -57,6 +58,7 @@ struct Aborted {
 impl MoveShard {
     pub(super) async fn run(self, global: Global) -> Result<(), Failure> {
         let MoveShard { shard, from, to, store } = self;
+        let from = from.unwrap_or(0);
         if from == to {
             return Err(Failure::usage(format!("--from and --to are both node {from}")));
         }
