@@ -51,8 +51,6 @@ pub const CATCH_UP_ENTRIES_MAX: u64 = 64;
 pub const MOVE_STALLED_AFTER: Duration = Duration::from_secs(10);
 /// How long something that is known may be in the way of a move before it is said to be stalled.
 pub const MOVE_BLOCKED_AFTER: Duration = Duration::from_secs(2);
-/// How long one step of a move may take on the node that leads the shard.
-pub const MOVE_STEP_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Voters of the meta group; further nodes get its entries without a vote.
 pub const META_VOTERS_MAX: usize = 5;
 /// What a retryable refusal suggests.

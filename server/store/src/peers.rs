@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Raft groups ─▶ Peers (Transport) ─┬─ Link: Raft       ═══▶ node 2   service.rs ─▶ Group::receive
-//!  services ────▶ Peers::forward ────┼─ Link: forwarded  ═══▶ node 2   service.rs ─▶ forwarded.rs
+//!  services ────▶ Peers::forward ────┼─ Link: forwarded  ═══▶ node 2   service.rs ─▶ forward.rs
 //!                                    └─ snapshot.rs, when needed ─▶ node 2
 //! ```
 //! Each node dials every other one and keeps two connections to it, each with one stream: Raft's, on
