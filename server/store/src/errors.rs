@@ -207,6 +207,15 @@ pub(crate) fn not_yet(what: &str) -> Status {
     status(Code::Unavailable, "NOT_YET", format!("{what}; try again"), Some(RETRY_AFTER))
 }
 
+/// A cluster that another node has begun to make.
+pub(crate) fn begun_elsewhere(node_id: u64) -> Status {
+    let message = format!(
+        "another node is making this cluster, and node {node_id} knows of it: repeat `switchboard cluster init` with \
+         --store set to the node that it was first sent to"
+    );
+    status(Code::FailedPrecondition, "BEGUN_ELSEWHERE", message, None)
+}
+
 /// A node that is no member.
 pub(crate) fn unknown_node(node: u64) -> Status {
     status(Code::NotFound, "UNKNOWN_NODE", format!("there is no node {node} in this cluster"), None)

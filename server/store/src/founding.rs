@@ -28,9 +28,16 @@ impl Service {
         // Two at once would each found their own.
         let _one_at_a_time = self.founding.lock().await;
         let shards = if request.shards == 0 { self.shards_default } else { request.shards };
-        let members = self.identify(&request.peers).await?;
+        let (members, has_begun) = self.identify(&request.peers).await?;
         let book = match self.peers.book() {
-            Some(book) if book.members == members => Book::clone(&book),
+            Some(book) if book.members == members => {
+                // This node was told of a cluster that another one was making: it would make a second one.
+                let voters = self.node.meta().status().voters;
+                if let Some(other) = has_begun.filter(|_| voters.is_empty()) {
+                    return Err(errors::begun_elsewhere(other));
+                }
+                Book::clone(&book)
+            }
             Some(_) => return Err(errors::already_in_cluster(self.node.node_id())),
             None if !self.identity().cluster_id.is_empty() => {
                 return Err(errors::already_in_cluster(self.node.node_id()));
@@ -55,9 +62,9 @@ impl Service {
     }
 
     /// Asks every node who it is, and refuses those that are not who they should be or belong to a
-    /// cluster already.
-    async fn identify(&self, peers: &[v1::NodeInfo]) -> Result<Vec<Member>, Status> {
-        let mut members = Vec::new();
+    /// cluster already. Names another node, if there is one, that knows of this cluster.
+    async fn identify(&self, peers: &[v1::NodeInfo]) -> Result<(Vec<Member>, Option<u64>), Status> {
+        let (mut members, mut has_begun) = (Vec::new(), None);
         for v1::NodeInfo { node_id, address } in peers {
             let (node_id, own) = (*node_id, *node_id == self.node.node_id());
             let found = if own { self.identity() } else { ask(node_id, address).await? };
@@ -70,6 +77,9 @@ impl Service {
             if !waits {
                 return Err(errors::already_in_cluster(node_id));
             }
+            if !own && !found.cluster_id.is_empty() {
+                has_begun = Some(node_id);
+            }
             let disk_id = <[u8; 16]>::try_from(&found.disk_id[..]);
             let disk_id = disk_id.map_err(|error| errors::peer_nonsense(&error))?;
             members.push(Member { node_id, address: address.clone(), disk_id });
@@ -80,7 +90,7 @@ impl Service {
         if members.len() != peers.len() || !names_this {
             return Err(errors::peers_incomplete(self.node.node_id()));
         }
-        Ok(members)
+        Ok((members, has_begun))
     }
 }
 

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use switchboard_api::v1::{
     self, ItemStatus, NodeInfo, claim_request, compare_replicas_response::Outcome,
-    mailbox_service_client::MailboxServiceClient, register_request::Kind,
+    mailbox_service_client::MailboxServiceClient, peer_service_client::PeerServiceClient,
+    register_request::Kind,
 };
 use switchboard_engine::Formats;
 use switchboard_store::StoreConfig;
@@ -304,6 +305,31 @@ async fn a_cluster_is_made_of_waiting_nodes_only() {
     // None of that made anything: the right command still works.
     let init = nodes.init();
     nodes.stores[0].cluster.init_cluster(init).await.expect("made");
+    nodes.shutdown().await;
+}
+
+/// The command was cut short on the first node and repeated on another, which would make a second cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_was_begun_on_one_node_is_not_made_on_another() {
+    let mut nodes = Nodes::waiting().await;
+    let mut peers = Vec::new();
+    for node in nodes.init().peers {
+        let client = PeerServiceClient::connect(format!("http://{}", node.address)).await;
+        peers.push((client.expect("it listens"), node));
+    }
+    let mut members = Vec::new();
+    for (peer, NodeInfo { node_id, address }) in &mut peers {
+        let found = peer.identify(v1::IdentifyRequest {}).await.unwrap().into_inner();
+        let (node_id, address, disk_id) = (*node_id, address.clone(), found.disk_id);
+        members.push(v1::Member { node_id, address, disk_id });
+    }
+    for (peer, _) in &mut peers[..2] {
+        let (cluster_id, members) = (vec![7; 16].into(), members.clone());
+        peer.join(v1::JoinRequest { protocol: 1, cluster_id, members }).await.expect("told");
+    }
+    let init = nodes.init();
+    let refused = nodes.stores[1].cluster.init_cluster(init).await.unwrap_err();
+    assert_error(&refused, Code::FailedPrecondition, "BEGUN_ELSEWHERE", false);
     nodes.shutdown().await;
 }
 
