@@ -50,14 +50,22 @@ stop() {
   unset "pid_of[$1]"
 }
 
+# kill_store NODE: as a crash does.
+kill_store() {
+  kill -9 "${pid_of[store-$1]}"
+  wait "${pid_of[store-$1]}" 2>/dev/null || true
+  unset "pid_of[store-$1]"
+}
+
 # The address that a process has bound.
 listening() { sed -n "s/^listening $2 //p" "$work/$1.out"; }
 address() { listening "store-$1" store-grpc; }
 
-# start_store NODE: on an address of its own; it waits for its cluster.
+# start_store NODE [ADDRESS]: on an address of its own, or the one that it had; it waits for its cluster. Its
+# segments have `segment_bytes`, where that is set.
 start_store() {
-  start "store-$1" "$binary" store --node-id "$1" --data "$work/data-$1" \
-    --listen 127.0.0.1:0 --http 127.0.0.1:0
+  start "store-$1" env ${segment_bytes:+SWITCHBOARD_SEGMENT_BYTES="$segment_bytes"} "$binary" store \
+    --node-id "$1" --data "$work/data-$1" --listen "${2:-127.0.0.1:0}" --http 127.0.0.1:0
   wait_for "store-$1" "listening store-http"
 }
 
