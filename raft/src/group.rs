@@ -99,7 +99,8 @@ impl Group {
         let silent_until =
             store.has_voted().then(|| Instant::now() + settings::VOTE_SILENCE_AFTER_START);
         let log_time = Arc::new(LogTime::new(clocks, shard.log_time_ms()));
-        let news = Arc::new(News::new(log_time.clone(), shard.applied()));
+        let inherited = log.group_state(id).last;
+        let news = Arc::new(News::new(log_time.clone(), shard.applied(), inherited));
         let machine = StateMachine::new(shard.clone(), news.clone(), snapshots);
         let network = NetworkFactory { transport, node_id, group: id };
         let config = settings::raft_config(format!("group-{id}"))

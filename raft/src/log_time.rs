@@ -104,6 +104,13 @@ impl LogTime {
         }
     }
 
+    /// An entry with this stamp was applied that an earlier life of this node had in its log. It is a floor, and
+    /// says nothing of what time it is now: since then the node may have been off for hours.
+    pub(crate) fn remember(&self, stamp_ms: u64) {
+        let mut state = self.state.lock();
+        state.last_ms = state.last_ms.max(stamp_ms);
+    }
+
     /// Whether there is a time to stamp with.
     pub(crate) fn is_settled(&self) -> bool {
         self.state.lock().last_ms > 0 || self.clocks.median_ms().is_some()
@@ -171,6 +178,19 @@ mod tests {
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_stamp_of_an_earlier_life_is_a_floor_and_not_the_time() {
+        let off_ms = 8 * 3_600_000;
+        let clock = || Arc::new(switchboard_engine::ManualClock::at_unix_ms(1_000_000 + off_ms));
+        let log_time = LogTime::new(Arc::new(Clocks::alone(clock())), 0);
+        log_time.remember(1_000_000);
+        assert_eq!((log_time.stamp(), log_time.alarms()), (1_000_000 + off_ms, 0));
+        // One that was stamped just now says what time it is, whatever the clock shows.
+        let log_time = LogTime::new(Arc::new(Clocks::alone(clock())), 0);
+        log_time.observe(1_000_000);
+        assert_eq!((log_time.stamp(), log_time.alarms()), (1_000_000, 1));
     }
 
     #[test]

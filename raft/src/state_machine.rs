@@ -54,14 +54,21 @@ impl Applied {
 /// What applying tells the rest of the group.
 pub(crate) struct News {
     pub(crate) log_time: Arc<LogTime>,
+    /// The last entry that the log held when it was opened: those up to it were stamped in an earlier life.
+    inherited: Option<LogId>,
     applied: watch::Sender<Option<LogId>>,
     events: broadcast::Sender<Arc<Applied>>,
 }
 
 impl News {
-    pub(crate) fn new(log_time: Arc<LogTime>, applied: Option<LogId>) -> Self {
+    pub(crate) fn new(
+        log_time: Arc<LogTime>,
+        applied: Option<LogId>,
+        inherited: Option<LogId>,
+    ) -> Self {
         Self {
             log_time,
+            inherited,
             applied: watch::Sender::new(applied),
             events: broadcast::Sender::new(APPLIED_EVENTS_MAX),
         }
@@ -80,7 +87,11 @@ impl News {
         let EntryPayload::Commands(commands) = payload else { return };
         let Ok(reader) = EntryReader::new(commands.clone()) else { return };
         let stamp_ms = reader.stamp_ms();
-        self.log_time.observe(stamp_ms);
+        if Some(log_id) > self.inherited {
+            self.log_time.observe(stamp_ms);
+        } else {
+            self.log_time.remember(stamp_ms);
+        }
         if self.events.receiver_count() > 0 {
             let applied = Applied { log_id, stamp_ms, commands, replies: replies.clone() };
             // An error means that the last listener has left since.

@@ -34,7 +34,8 @@ fn build() -> Result<(LogStore, StateMachine), Box<dyn std::error::Error + Send 
     let log = Log::open(files.clone(), dir, small)?;
     let shard = Shard::open(log.clone(), files.clone(), dir, 1, ShardOptions::default())?;
     let clock = Arc::new(ManualClock::at_unix_ms(1_000));
-    let news = Arc::new(News::new(Arc::new(LogTime::new(Arc::new(Clocks::alone(clock)), 0)), None));
+    let log_time = Arc::new(LogTime::new(Arc::new(Clocks::alone(clock)), 0));
+    let news = Arc::new(News::new(log_time, None, None));
     let snapshots = SnapshotDir::open(files, dir)?;
     Ok((LogStore::new(log, 1)?, StateMachine::new(Arc::new(shard), news, snapshots)))
 }
