@@ -3,6 +3,7 @@
 mod concurrency;
 mod copies;
 pub(crate) mod pairs;
+mod patience;
 pub(crate) mod receipts;
 pub(crate) mod router;
 pub(crate) mod stream;

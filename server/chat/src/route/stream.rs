@@ -17,7 +17,6 @@ use switchboard_api::{
     v1::{RouteRequest, RouteResponse, enqueue_response, route_response::Result as Answer},
     validate::{self, Fault},
 };
-use switchboard_sdk::Backoff;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -27,10 +26,11 @@ use tracing::debug;
 
 use super::{
     pairs::{Outcome, Outgoing, Pairs, Step, is_retryable},
+    patience::{Patience, SPREAD_MAX},
     receipts::{Gathered, Receipts},
     router::Router,
 };
-use crate::limits::{RETRY_AFTER_BASE, RETRY_AFTER_MAX, STREAM_BYTES_MAX, STREAM_ITEMS_MAX};
+use crate::limits::{STREAM_BYTES_MAX, STREAM_ITEMS_MAX};
 
 type Outbound = mpsc::Sender<Result<RouteResponse, Status>>;
 
@@ -56,7 +56,7 @@ pub(crate) async fn run(
         flush_at: None,
         resolved,
         answers: Vec::new(),
-        backoff: Backoff::new(RETRY_AFTER_BASE, RETRY_AFTER_MAX),
+        patience: Patience::new(),
     };
     let mut reading = true;
     loop {
@@ -110,7 +110,7 @@ struct Stream {
     /// For the next response.
     answers: Vec<Answer>,
     /// How long the gateway is told to wait; grows while the store has trouble.
-    backoff: Backoff,
+    patience: Patience,
 }
 
 impl Stream {
@@ -212,7 +212,7 @@ impl Stream {
 
     fn note(&mut self, outcomes: &[Outcome]) {
         if outcomes.iter().any(|outcome| !is_retryable(outcome.status)) {
-            self.backoff.reset();
+            self.patience.reset();
         }
     }
 
@@ -222,12 +222,12 @@ impl Stream {
             return true;
         }
         let mut results = std::mem::take(&mut self.answers);
-        let mut backoff = None;
+        let now = Instant::now();
         for answer in &mut results {
             if is_retryable(answer.status()) {
-                let wait = *backoff.get_or_insert_with(|| self.backoff.next());
+                let wait = self.patience.wait(now);
                 // Each its own, so that what was sent back together does not come back together.
-                let spread = wait.mul_f64(rand::random_range(1.0..=2.0));
+                let spread = wait.mul_f64(rand::random_range(1.0..=f64::from(SPREAD_MAX)));
                 answer.retry_after_ms = spread.as_millis().max(1) as u64;
             }
         }
