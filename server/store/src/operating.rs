@@ -76,7 +76,13 @@ impl Service {
                     applied_index: status.map_or(0, |status| status.applied_index),
                 }
             };
-            let leader = self.leader_of(shard).unwrap_or(0);
+            let replicas: Vec<_> = self.replicas_of(shard).into_iter().map(replica).collect();
+            // Raft goes on naming the last leader when nobody can elect another one.
+            let reached =
+                |node: &NodeId| replicas.iter().any(|r| r.node_id == *node && r.reachable);
+            let has_majority = 2 * replicas.iter().filter(|r| r.reachable).count() > replicas.len();
+            let leader = self.leader_of(shard).filter(|node| has_majority && reached(node));
+            let leader = leader.unwrap_or(0);
             let state = of(leader, shard);
             list::Shard {
                 shard,
@@ -84,7 +90,7 @@ impl Service {
                 term: state.map_or(0, |state| state.term),
                 messages: state.map_or(0, |state| state.messages),
                 sessions: state.map_or(0, |state| state.sessions),
-                replicas: self.replicas_of(shard).into_iter().map(replica).collect(),
+                replicas,
             }
         });
         v1::ListShardsResponse { shards: shards.collect() }

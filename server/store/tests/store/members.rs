@@ -224,6 +224,22 @@ async fn nothing_is_lost_when_a_node_stops_and_comes_back() {
     nodes.shutdown().await;
 }
 
+/// Raft remembers who led last, and nobody else can be elected.
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_without_a_majority_are_shown_without_a_leader() {
+    let mut nodes = Nodes::made().await;
+    for _ in 0..2 {
+        nodes.stores.pop().expect("there").running.shutdown().await;
+    }
+    let mut cluster = nodes.stores[0].cluster.clone();
+    until("no leader is shown", async || {
+        let listed = cluster.list_shards(v1::ListShardsRequest {}).await.unwrap().into_inner();
+        listed.shards.len() == 4 && listed.shards.iter().all(|shard| shard.leader_node_id == 0)
+    })
+    .await;
+    nodes.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_stops_answers_all_that_it_has_taken() {
     let mut nodes = Nodes::made().await;
