@@ -29,6 +29,8 @@ fail() {
 start() {
   local name=$1
   shift
+  # What the one before said must not be taken for this one's.
+  : >"$work/$name.out"
   "$@" >"$work/$name.out" 2>"$work/$name.err" &
   pid_of[$name]=$!
 }
