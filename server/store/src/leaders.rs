@@ -4,7 +4,7 @@
 //! no more.
 //! For such shards, and those that are not here, the nodes that have one are asked, again and again: each
 //! names the shards that it leads itself. Between two looks an answer may be old; what is then sent to the
-//! wrong node comes back as UNAVAILABLE, and is tried again.
+//! wrong node comes back as UNAVAILABLE, which makes the next look come at once, and is tried again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 use switchboard_api::v1::{self, forwarded_answer::Answer, forwarded_call::Call};
 use switchboard_engine::META_GROUP;
 use switchboard_raft::{Group, NodeId, shard_of};
+use tokio::sync::Notify;
 
 use crate::{errors, limits, service::Service};
 
@@ -30,6 +31,8 @@ pub(crate) struct Leaders {
     unsettled: RwLock<BTreeSet<u32>>,
     /// Whether there are any, so that mostly nobody takes that lock.
     is_any_unsettled: AtomicBool,
+    /// Something was sent to a node that may not lead its shard.
+    doubted: Notify,
 }
 
 impl Leaders {
@@ -43,6 +46,21 @@ impl Leaders {
         // Of equals, who leads says so itself.
         let is_own = |own: &(u64, NodeId)| known.is_none_or(|known| own.0 > known.0);
         own.filter(is_own).or(known).map(|(_, node)| node)
+    }
+
+    /// What was sent elsewhere came back undone: the answers may be old.
+    pub(crate) fn doubt(&self) {
+        self.doubted.notify_one();
+    }
+
+    /// Waits until it is time to ask again; whether that is because of a doubt.
+    async fn next_look(&self) -> bool {
+        let doubted = async {
+            // What comes back is sent again soon, and while a shard has no leader asking helps nobody.
+            tokio::time::sleep(limits::LEADERS_ASK_PAUSE).await;
+            self.doubted.notified().await;
+        };
+        tokio::time::timeout(limits::LEADERS_LOOK_INTERVAL, doubted).await.is_ok()
     }
 
     fn set_unsettled(&self, unsettled: BTreeSet<u32>) {
@@ -166,7 +184,7 @@ impl Service {
             }
             tokio::select! {
                 () = token.cancelled() => return,
-                () = tokio::time::sleep(limits::LEADERS_LOOK_INTERVAL) => {}
+                _ = self.leaders.next_look() => {}
             }
         }
     }
@@ -225,6 +243,16 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_sent_to_the_wrong_node_makes_one_look_come_early() {
+        let leaders = Leaders::default();
+        assert!(!leaders.next_look().await);
+        leaders.doubt();
+        leaders.doubt();
+        assert!(leaders.next_look().await);
+        assert!(!leaders.next_look().await, "both are answered by one look");
+    }
 
     #[test]
     fn the_leader_of_the_latest_term_counts_and_who_leads_no_more_is_forgotten() {

@@ -37,6 +37,8 @@ pub const EVENTS_RETRY_PAUSE: Duration = Duration::from_millis(200);
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the leaders of shards that are not here are asked for.
 pub const LEADERS_LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// The pause before they are asked again because something was sent to the wrong node.
+pub const LEADERS_ASK_PAUSE: Duration = Duration::from_millis(10);
 /// How long an answer to that may take.
 pub const LEADERS_WAIT_MAX: Duration = Duration::from_millis(500);
 /// How long a node may take to say how it is before it is taken to be down.
@@ -123,6 +125,7 @@ pub const READY_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 // A message ends with the call that makes it too large, and a call is an append or a request.
 const _: () =
     assert!(PEER_MESSAGE_BYTES + 2 * limits::REQUEST_BYTES_MAX < limits::GRPC_MESSAGE_BYTES_MAX);
+const _: () = assert!(LEADERS_ASK_PAUSE.as_millis() < LEADERS_LOOK_INTERVAL.as_millis());
 const _: () = assert!(RECONNECT_BUDGET_MIN_PER_S <= RECONNECT_BUDGET_PER_S);
 const _: () = assert!(LINK_BYTES_MAX >= 2 * limits::REQUEST_BYTES_MAX);
 const _: () = assert!(limits::REQUEST_BYTES_MAX < limits::GRPC_MESSAGE_BYTES_MAX);

@@ -263,6 +263,12 @@ impl Service {
                     put(&mut all, &places, response.results);
                 }
             }
+            let is_undone = |result: &Option<v1::enqueue_response::Result>| {
+                result.as_ref().is_none_or(|result| result.status() == ItemStatus::Unavailable)
+            };
+            if all.iter().any(is_undone) {
+                self.leaders.doubt();
+            }
             let missing = || refuse_all(ItemStatus::Unavailable, 1).results.pop();
             let results = all.into_iter().map(|found| found.or_else(missing).unwrap_or_default());
             Ok(v1::EnqueueResponse { results: results.collect() })
