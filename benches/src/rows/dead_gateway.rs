@@ -16,7 +16,10 @@ use bytes::Bytes;
 use futures::stream::{StreamExt as _, TryStreamExt as _, iter};
 use switchboard_api::{
     limits::ITEMS_PER_BATCH_MAX,
-    v1::{DeviceRef, ItemStatus, Read, claim_request::Item, register_request::Kind},
+    v1::{
+        DeviceRef, ItemStatus, Read, claim_request::Item, claim_response::Result as Claimed,
+        register_request::Kind,
+    },
 };
 use switchboard_sdk::{Client, ClientOptions, Lease, Load, Registration};
 use tokio::sync::watch;
@@ -42,6 +45,7 @@ const LOOK_UP_EVERY: Duration = Duration::from_millis(2);
 const CALM: Duration = Duration::from_secs(5);
 const SWEPT_WITHIN: Duration = Duration::from_secs(120);
 const LEASE_WITHIN: Duration = Duration::from_secs(20);
+const CLAIMED_WITHIN: Duration = Duration::from_secs(10);
 
 struct Figures {
     hidden: Duration,
@@ -137,14 +141,28 @@ async fn claim(client: &Client, lease: Lease, first: u64, count: u64) -> Result<
             connection_id: n + 1,
             push_token: String::new(),
         };
-        let items = (from..(from + step).min(first + count)).map(item).collect();
-        let claimed = client.claim(lease.gateway_id, lease.incarnation, items).await?;
-        let refused = claimed.iter().find(|result| result.status() != ItemStatus::Ok);
-        ensure!(refused.is_none(), "a claim was refused: {refused:?}");
+        let mut items: Vec<Item> = (from..(from + step).min(first + count)).map(item).collect();
+        // The leaders of a young cluster still go to where they belong, and a shard without one takes
+        // no claim for a moment.
+        let deadline = Instant::now() + CLAIMED_WITHIN;
+        while !items.is_empty() {
+            ensure!(Instant::now() < deadline, "{} claims were not taken", items.len());
+            let claimed = client.claim(lease.gateway_id, lease.incarnation, items.clone()).await?;
+            items = open_claims(items, &claimed)?;
+        }
         anyhow::Ok(())
     });
     iter(batches).buffer_unordered(BATCHES).try_collect::<Vec<()>>().await?;
     Ok(())
+}
+
+/// The claims that no leader has taken.
+fn open_claims(items: Vec<Item>, claimed: &[Claimed]) -> Result<Vec<Item>> {
+    let is_open = |result: &Claimed| result.status() == ItemStatus::Unavailable;
+    let refused = claimed.iter().find(|r| r.status() != ItemStatus::Ok && !is_open(r));
+    ensure!(refused.is_none(), "a claim was refused: {refused:?}");
+    let claimed = items.into_iter().zip(claimed);
+    Ok(claimed.filter(|(_, result)| is_open(result)).map(|(item, _)| item).collect())
 }
 
 /// Sessions found of users spread over all that the gateway had.
