@@ -62,13 +62,17 @@ fn ended(service: &Service) -> Vec<(u32, u64)> {
 /// Whether the shard was swept to its end. Otherwise it is led by another node, which sweeps itself,
 /// or this node ends.
 async fn sweep_shard(group: &Group, gateway_id: u32, up_to_incarnation: u64) -> bool {
+    if !group.is_leader() {
+        return false;
+    }
+    // Asked once: it takes a look at every bucket of the shard.
+    if group.shard().stats().sessions == 0 {
+        return true;
+    }
     let mut cursor = 0;
     loop {
         if !group.is_leader() {
             return false;
-        }
-        if group.shard().stats().sessions == 0 {
-            return true;
         }
         let sessions_max = limits::SWEEP_SESSIONS_MAX;
         let sweep = Sweep { gateway_id, up_to_incarnation, cursor, sessions_max };
