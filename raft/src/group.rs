@@ -319,9 +319,13 @@ impl Group {
 
     /// Proposes a tick if this replica leads and something is due by now.
     pub(crate) fn tick_if_due(&self) -> bool {
-        let due = self.shard.next_due_ms().is_some_and(|due_ms| due_ms <= self.log_time_now_ms());
+        // To know what is due takes a look at every bucket of the shard; only who leads needs it.
+        let is_due = || {
+            let due_ms = self.shard.next_due_ms();
+            due_ms.is_some_and(|due_ms| due_ms <= self.log_time_now_ms())
+        };
         // The outcome does not matter: the next look repeats it while something is due.
-        due && self.is_leader() && self.propose(vec![Command::Tick]).is_ok()
+        self.is_leader() && is_due() && self.propose(vec![Command::Tick]).is_ok()
     }
 
     /// Stops proposing, then the replica. What waited is answered.

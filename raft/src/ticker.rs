@@ -23,6 +23,8 @@ pub(crate) async fn run(groups: impl Fn() -> Vec<Arc<Group>> + Send, stop: Cance
         }
         for group in groups() {
             group.tick_if_due();
+            // A look at a large shard takes a while, and requests wait for this thread meanwhile.
+            tokio::task::yield_now().await;
         }
     }
 }
