@@ -82,9 +82,10 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     /// Of that, from the last message handed over until all was in.
     pub(crate) drain_seconds: f64,
-    /// From hand-over to Accepted.
+    /// From hand-over to Accepted, with the time that the sender was offline in between.
     pub(crate) sent_ms: Quantiles,
-    /// From hand-over until shown, for recipients who were connected all that time.
+    /// From hand-over until shown, for recipients who were connected all that time. A sender who went
+    /// offline before the message was accepted is waited for here, too.
     pub(crate) delivered_ms: Quantiles,
     /// From hand-over to the *delivered* receipt, both sides connected all that time.
     pub(crate) receipt_ms: Quantiles,
