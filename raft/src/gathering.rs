@@ -3,7 +3,8 @@
 //! openraft sends an append without entries at each commit that finds nothing else to send. Under
 //! load the next entry follows at once and says the same, so that half of all appends were for
 //! nothing, and each costs both nodes as much as one with entries. Here such an append is held for
-//! [`COMMIT_NEWS_WAIT`](crate::limits::COMMIT_NEWS_WAIT): the next append takes its place.
+//! [`COMMIT_NEWS_WAIT`](crate::limits::COMMIT_NEWS_WAIT): the next append takes its place. Not in the meta
+//! group, where every node waits for what it is told: which gateways have ended, for one.
 //!
 //! What waits longer by it is that a follower applies, never an answer: the leader knows of the
 //! commit. An append that is left out needs no answer, since openraft takes that of a later one for
@@ -13,6 +14,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures::stream::Stream;
+use switchboard_engine::{GroupId, META_GROUP};
 use tokio::time::{Instant, Sleep};
 
 use crate::limits::COMMIT_NEWS_WAIT;
@@ -26,6 +28,7 @@ pub(crate) trait Held {
 /// The appends of a stream, without those whose news the next one tells.
 pub(crate) struct Gathering<S: Stream> {
     input: S,
+    holds: bool,
     has_ended: bool,
     held: Option<S::Item>,
     /// When the one that is held goes by itself.
@@ -33,9 +36,9 @@ pub(crate) struct Gathering<S: Stream> {
 }
 
 impl<S: Stream> Gathering<S> {
-    pub(crate) fn new(input: S) -> Self {
+    pub(crate) fn new(input: S, group: GroupId) -> Self {
         let due = Box::pin(tokio::time::sleep(COMMIT_NEWS_WAIT));
-        Self { input, has_ended: false, held: None, due }
+        Self { input, holds: group != META_GROUP, has_ended: false, held: None, due }
     }
 }
 
@@ -49,7 +52,7 @@ where
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
         while !self.has_ended {
             match Pin::new(&mut self.input).poll_next(context) {
-                Poll::Ready(Some(append)) if append.is_news_only() => {
+                Poll::Ready(Some(append)) if self.holds && append.is_news_only() => {
                     // Newer news does not wait anew, or a stream of it would never be told.
                     if self.held.replace(append).is_none() {
                         self.due.as_mut().reset(Instant::now() + COMMIT_NEWS_WAIT);
@@ -82,6 +85,8 @@ mod tests {
 
     use super::*;
 
+    const SHARD: GroupId = switchboard_engine::group_of_shard(0);
+
     #[derive(Debug, PartialEq, Eq)]
     enum Append {
         Entry(u32),
@@ -99,14 +104,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_entry_takes_the_place_of_news_before_it() {
         let input = [Entry(1), News(2), News(3), Entry(4), Entry(5), News(6)];
-        let gathered: Vec<_> = Gathering::new(stream::iter(input)).collect().await;
+        let gathered: Vec<_> = Gathering::new(stream::iter(input), SHARD).collect().await;
         assert_eq!(gathered, [Entry(1), Entry(4), Entry(5), News(6)]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn news_that_nothing_follows_is_told_in_time() {
         let (sender, receiver) = mpsc::unbounded();
-        let mut gathered = Gathering::new(receiver);
+        let mut gathered = Gathering::new(receiver, SHARD);
         for number in 0..3 {
             let begun = Instant::now();
             sender.unbounded_send(News(number)).unwrap();
@@ -120,7 +125,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn news_after_news_does_not_wait_anew() {
         let (sender, receiver) = mpsc::unbounded();
-        let mut gathered = Gathering::new(receiver);
+        let mut gathered = Gathering::new(receiver, SHARD);
         let begun = Instant::now();
         sender.unbounded_send(News(1)).unwrap();
         let told = tokio::spawn(async move { (gathered.next().await, begun.elapsed()) });
@@ -132,9 +137,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn news_of_the_meta_group_does_not_wait() {
+        let (sender, receiver) = mpsc::unbounded();
+        let mut gathered = Gathering::new(receiver, META_GROUP);
+        let begun = Instant::now();
+        sender.unbounded_send(News(1)).unwrap();
+        assert_eq!(gathered.next().await, Some(News(1)));
+        assert_eq!(begun.elapsed(), std::time::Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_end_of_a_stream_lets_news_go_at_once() {
         let begun = Instant::now();
-        let gathered: Vec<_> = Gathering::new(stream::iter([News(1)])).collect().await;
+        let gathered: Vec<_> = Gathering::new(stream::iter([News(1)]), SHARD).collect().await;
         assert_eq!((gathered, begun.elapsed()), (vec![News(1)], std::time::Duration::ZERO));
     }
 }

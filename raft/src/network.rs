@@ -260,7 +260,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let this = &*self;
-        let answers = Gathering::new(input)
+        let answers = Gathering::new(input, self.factory.group)
             .map(move |rpc| {
                 let prev = rpc.prev_log_id;
                 let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);

@@ -2,7 +2,7 @@
 //! holds.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,6 +20,9 @@ use tokio::time::{sleep, timeout};
 
 /// For a connection and its Welcome.
 const WELCOME_WITHIN: Duration = Duration::from_secs(30);
+/// Addresses that a process connects from. Linux looks for a free port among all of an address, and for
+/// very long when more than half of them are taken.
+const SOURCES: usize = 6;
 /// Attempts of a device that is told to come back later.
 const ATTEMPTS_MAX: u32 = 20;
 
@@ -35,7 +38,16 @@ pub(crate) struct Share {
     pub(crate) count: usize,
     /// At a time.
     pub(crate) opening: usize,
-    pub(crate) from: Option<IpAddr>,
+    /// The first of [`SOURCES`] addresses that they connect from.
+    pub(crate) from: Option<Ipv4Addr>,
+}
+
+impl Share {
+    /// From where a device connects.
+    fn source(&self, number: usize) -> Option<IpAddr> {
+        let nth = u32::try_from(number % SOURCES).unwrap_or(0);
+        self.from.map(|first| Ipv4Addr::from_bits(first.to_bits() + nth).into())
+    }
 }
 
 /// Connections that are held for as long as this lives.
@@ -135,8 +147,12 @@ enum Attempt {
 
 async fn attempt(share: &Share, number: usize) -> Result<Attempt, String> {
     let gateway = &share.gateways[number % share.gateways.len()];
-    let connecting =
-        Connection::connect_from(gateway, share.trust.as_ref(), share.from, WELCOME_WITHIN);
+    let connecting = Connection::connect_from(
+        gateway,
+        share.trust.as_ref(),
+        share.source(number),
+        WELCOME_WITHIN,
+    );
     let mut connection = connecting.await.map_err(|error| error.to_string())?;
     let hello = Hello {
         user: name(&share.prefix, number),

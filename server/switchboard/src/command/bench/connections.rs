@@ -12,7 +12,7 @@ mod report;
 mod worker;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -280,11 +280,11 @@ impl Connections {
         Progress::of(&held).say()
     }
 
-    /// On loopback each worker has an address, and with it ports, of its own.
-    fn source(&self) -> Option<IpAddr> {
+    /// On loopback each worker has addresses, and with them ports, of its own.
+    fn source(&self) -> Option<Ipv4Addr> {
         let local = self.gateway.iter().all(|gateway| gateway.to_string().contains("//127."));
         let [.., high, low] = std::process::id().to_be_bytes();
         // 127.0.0.0/8 has no broadcast addresses, but 127.x.0.0 and 127.x.255.255 look like some.
-        local.then(|| Ipv4Addr::new(127, 1 + high % 250, low, 1).into())
+        local.then(|| Ipv4Addr::new(127, 1 + high % 250, low, 1))
     }
 }
