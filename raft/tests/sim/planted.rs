@@ -5,8 +5,8 @@ use switchboard_raft::planted::{PlantedBug, plant};
 
 use crate::world::{Config, run};
 
-/// Seeds that are tried for each bug.
-const SEEDS: u64 = 12;
+/// Seeds that are tried for each bug at most.
+const SEEDS: u64 = 80;
 const FAULT_MS: u64 = 8_000;
 
 /// Plants a bug and runs seeds until one of the checkers that are there for it has found it. What
@@ -54,7 +54,7 @@ fn a_vote_lost_in_a_restart_is_found() {
 
 #[test]
 fn a_leader_that_goes_on_leading_after_a_restart_is_found() {
-    is_found(PlantedBug::LeaderRestore, 1, &["log matching"]);
+    is_found(PlantedBug::LeaderRestore, 13, &["log matching"]);
 }
 
 #[test]
