@@ -200,7 +200,8 @@ async fn ask(clocks: &Clocks, transport: &dyn Transport, peer: NodeId) {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+/// Whole milliseconds, as many as fit.
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

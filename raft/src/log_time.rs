@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::clocks::Clocks;
+use crate::clocks::{Clocks, millis};
 use crate::limits::CLOCK_JUMP_MAX_MS;
 use crate::planted::{self, PlantedBug};
 use parking_lot::Mutex;
@@ -164,10 +164,6 @@ fn hold(mut state: State, monotonic: Duration) -> Reading {
         state.last_ms = state.last_ms.max(pace_ms);
     }
     Reading { stamp_ms: state.last_ms, state }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

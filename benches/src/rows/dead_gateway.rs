@@ -231,6 +231,7 @@ async fn look_ups(addresses: &[String], first: u64) -> Result<LookUps> {
                 let users = vec![Bytes::copy_from_slice(&user(first + n % OTHERS))];
                 let located = client.locate(users, Read::Lease).await?;
                 let result = located.results.first().context("no result")?;
+                ensure!(due.elapsed() < LEASE_WITHIN, "a shard has no leader any more");
                 if result.status() != ItemStatus::Unavailable {
                     let is_there = result.sessions.len() == 1;
                     ensure!(is_there, "a session of another gateway was not found: {result:?}");

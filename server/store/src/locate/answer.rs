@@ -46,13 +46,12 @@ impl Found {
 
     fn encoded_len(&self, user: &Bytes) -> usize {
         match self {
-            Self::Refused(status) => varint_len(STATUS, *status as u64),
+            Self::Refused(status) => varint_len(*status as u64),
             Self::Primary(session) => {
-                let session =
-                    session.map_or(0, |session| nested_len(SESSIONS, session_len(&session, user)));
-                varint_len(STATUS, ItemStatus::Ok as u64)
+                let session = session.map_or(0, |session| nested_len(session_len(&session, user)));
+                varint_len(ItemStatus::Ok as u64)
                     + session
-                    + nested_len(DEVICES, encoded_len_varint(u64::from(PRIMARY_DEVICE)))
+                    + nested_len(encoded_len_varint(u64::from(PRIMARY_DEVICE)))
             }
             Self::Several(result) => result.encoded_len(),
         }
@@ -96,9 +95,8 @@ impl Answer {
     pub(super) fn encode(&self) -> Bytes {
         let each = || self.found.iter().zip(&self.users);
         let lens: Vec<usize> = each().map(|(found, user)| found.encoded_len(user)).collect();
-        let results: usize = lens.iter().map(|len| nested_len(RESULTS, *len)).sum();
-        let mut out =
-            BytesMut::with_capacity(results + varint_len(STALENESS_MS, self.staleness_ms));
+        let results: usize = lens.iter().map(|len| nested_len(*len)).sum();
+        let mut out = BytesMut::with_capacity(results + varint_len(self.staleness_ms));
         for ((found, user), len) in each().zip(lens) {
             put_nested(RESULTS, len, &mut out);
             found.encode(user, &mut out);
@@ -130,12 +128,12 @@ fn numbers(session: &SessionRecord) -> [(u32, u64); 5] {
 }
 
 fn device_len(user: &Bytes) -> usize {
-    nested_len(DEVICE_USER, user.len()) + varint_len(DEVICE_NUMBER, u64::from(PRIMARY_DEVICE))
+    nested_len(user.len()) + varint_len(u64::from(PRIMARY_DEVICE))
 }
 
 fn session_len(session: &SessionRecord, user: &Bytes) -> usize {
-    let numbers = numbers(session).into_iter().map(|(field, number)| varint_len(field, number));
-    nested_len(SESSION_DEVICE, device_len(user)) + numbers.sum::<usize>()
+    let numbers = numbers(session).into_iter().map(|(_, number)| varint_len(number));
+    nested_len(device_len(user)) + numbers.sum::<usize>()
 }
 
 fn put_session(session: &SessionRecord, user: &Bytes, out: &mut BytesMut) {
@@ -150,11 +148,11 @@ fn put_session(session: &SessionRecord, user: &Bytes, out: &mut BytesMut) {
 }
 
 /// Every field here has a number below 16, so its key takes one byte. What is zero is not written.
-fn varint_len(_field: u32, value: u64) -> usize {
+fn varint_len(value: u64) -> usize {
     if value == 0 { 0 } else { 1 + encoded_len_varint(value) }
 }
 
-fn nested_len(_field: u32, len: usize) -> usize {
+fn nested_len(len: usize) -> usize {
     1 + encoded_len_varint(len as u64) + len
 }
 
