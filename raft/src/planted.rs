@@ -8,7 +8,7 @@ pub enum PlantedBug {
     AnswerBeforeSync,
     /// Entries are applied by the clock of the node that applies them.
     ApplyByWallClock,
-    /// A vote is kept in memory only.
+    /// A vote for a candidate is kept in memory only; that for a leader is kept.
     LostVote,
     /// A leader that restarts within its lease goes on leading in its old term.
     LeaderRestore,
@@ -20,6 +20,8 @@ pub enum PlantedBug {
     OwnClock,
     /// A node that lost its disk is a voter as before. It is planted in whoever would keep it out.
     LostDiskVotes,
+    /// Who votes changes at once, without the step in which both the old and the new voters decide.
+    SkippedJointStep,
     /// An append without entries arrives ahead of entries that were sent before it.
     OvertakingAppend,
 }

@@ -26,6 +26,12 @@ thread_local! {
     static RANDOM: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
+/// The term of a vote, and whom it is for.
+#[must_use]
+pub fn vote_parts(vote: &Vote) -> (u64, crate::types::NodeId) {
+    crate::types::vote_parts(vote)
+}
+
 /// Makes this thread a simulation until the value returned is dropped.
 #[must_use]
 pub fn enter(seed: u64) -> Entered {

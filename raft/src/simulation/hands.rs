@@ -1,10 +1,9 @@
 //! What an operator does to a cluster, for simulations.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use switchboard_engine::GroupId;
 
@@ -41,7 +40,7 @@ pub async fn form(group: &Group, voters: BTreeSet<NodeId>) -> bool {
 
 /// Adds a replica that does not vote, and waits until it has what the others have.
 pub async fn add_learner(group: &Group, id: NodeId) -> bool {
-    if group.raft().add_learner(id, (), false).await.is_err() {
+    if group.add_learner(id).await.is_err() {
         return false;
     }
     for _ in 0..CATCH_UP_LOOKS_MAX {
@@ -58,9 +57,7 @@ pub async fn add_learner(group: &Group, id: NodeId) -> bool {
 
 /// Changes the voters, over a joint configuration, and waits until it is done. Who leaves goes.
 pub async fn change_voters(group: &Group, voters: BTreeSet<NodeId>) -> bool {
-    let voters: BTreeMap<NodeId, ()> = voters.into_iter().map(|id| (id, ())).collect();
-    let change = ChangeMembers::ReplaceAllVoters(voters.keys().copied().collect());
-    group.raft().change_membership(change, false).await.is_ok()
+    group.change_voters(&voters).await.is_ok()
 }
 
 /// Who is in a group.
@@ -88,25 +85,13 @@ pub fn settled_members(group: &Group) -> Option<Members> {
 
 /// Ends a change of voters that was begun by somebody who is gone.
 pub async fn end_change(group: &Group) -> bool {
-    let target = {
-        let metrics = group.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().get_joint_config().last().cloned()
-    };
-    match target {
-        Some(voters) => change_voters(group, voters).await,
-        None => false,
-    }
+    group.end_change().await.is_ok()
 }
 
 /// Takes a node out, whether it votes or not.
 pub async fn remove(group: &Group, id: NodeId) -> bool {
-    let Some(Members { mut voters, .. }) = settled_members(group) else { return false };
-    if voters.remove(&id) && !change_voters(group, voters).await {
-        return false;
-    }
-    let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
-    group.raft().change_membership(change, false).await.is_ok()
+    group.remove_voters(&BTreeSet::from([id])).await.is_ok()
+        && group.remove_learner(id).await.is_ok()
 }
 
 /// Hands leadership over. Returns when it is under way.

@@ -6,8 +6,8 @@ use switchboard_engine::fs::sim::Random;
 /// One misfortune. Nodes are numbered from 0 here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A node hears nobody and nobody hears it.
-    Isolate { node: usize, leader: bool },
+    /// A node, and another one with it if it is named, hears none of the others and none hears it.
+    Isolate { node: usize, leader: bool, with: Option<usize> },
     /// A node is heard and hears nobody.
     Deafen { node: usize, leader: bool },
     /// The network delays, loses and repeats.
@@ -36,22 +36,27 @@ pub enum Fault {
     Wipe { node: usize },
 }
 
+/// What goes wrong more often than anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stress {
+    Evenly,
+    /// Every fourth fault is a blackout.
+    Blackouts,
+    /// Voters change while the leader and a neighbour are cut off, and dies and comes back.
+    Moves,
+}
+
 /// Draws what goes wrong.
 pub struct Plan {
     random: Random,
     nodes: u64,
     next_ms: u64,
-    blackouts: bool,
+    stress: Stress,
 }
 
 impl Plan {
-    pub fn new(seed: u64, nodes: u64, from_ms: u64) -> Self {
-        Self { random: Random::new(seed), nodes, next_ms: from_ms, blackouts: false }
-    }
-
-    /// From now on every fourth fault is a blackout.
-    pub fn prefer_blackouts(&mut self) {
-        self.blackouts = true;
+    pub fn new(seed: u64, nodes: u64, from_ms: u64, stress: Stress) -> Self {
+        Self { random: Random::new(seed), nodes, next_ms: from_ms, stress }
     }
 
     /// What goes wrong at this moment.
@@ -60,8 +65,27 @@ impl Plan {
             return None;
         }
         self.next_ms = now_ms + 40 + self.random.below(500);
-        let blackout = self.blackouts && self.random.one_in(4);
-        Some(if blackout { Fault::Blackout } else { self.draw() })
+        Some(match self.stress {
+            Stress::Blackouts if self.random.one_in(4) => Fault::Blackout,
+            Stress::Moves if !self.random.one_in(4) => self.draw_move(),
+            _ => self.draw(),
+        })
+    }
+
+    fn draw_move(&mut self) -> Fault {
+        let node = self.random.below(self.nodes) as usize;
+        match self.random.below(6) {
+            0..=1 => Fault::Move { group: self.group() },
+            2..=3 => Fault::Isolate { node, leader: true, with: self.neighbour() },
+            4 => Fault::Crash { node, leader: true, power: false, after_ms: 0 },
+            _ => Fault::Heal,
+        }
+    }
+
+    /// Who shares the fate of a node that is cut off: of three nodes, nobody.
+    fn neighbour(&mut self) -> Option<usize> {
+        let shared = self.nodes > 3 && self.random.one_in(2);
+        shared.then(|| self.random.below(self.nodes) as usize)
     }
 
     fn group(&mut self) -> GroupId {
@@ -72,7 +96,7 @@ impl Plan {
         let node = self.random.below(self.nodes) as usize;
         let leader = self.random.one_in(2);
         match self.random.below(112) {
-            0..=8 => Fault::Isolate { node, leader },
+            0..=8 => Fault::Isolate { node, leader, with: self.neighbour() },
             9..=13 => Fault::Deafen { node, leader },
             14..=18 => Fault::Storm,
             19..=38 => Fault::Heal,

@@ -19,6 +19,7 @@ pub mod no_lost_message;
 pub mod no_message_between;
 pub mod positions;
 pub mod replicas_agree;
+pub mod votes_kept;
 
 /// What was broken, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Replica<'a> {
     pub node: &'a Node,
     pub id: NodeId,
     pub group: GroupId,
+    /// Which life of its process.
+    pub life: u64,
     pub status: GroupStatus,
     /// The entries that are new or changed since the last look, and what they hold.
     pub fresh: Vec<(LogId, u64)>,
@@ -77,6 +80,7 @@ pub fn fingerprint(payload: &EntryPayload) -> u64 {
 #[derive(Default)]
 pub struct Invariants {
     pub election_safety: election_safety::ElectionSafety,
+    pub votes_kept: votes_kept::VotesKept,
     log_matching: log_matching::LogMatching,
     committed_stays: committed_stays::CommittedStays,
     leader_completeness: leader_completeness::LeaderCompleteness,
@@ -86,6 +90,7 @@ pub struct Invariants {
 impl Invariants {
     pub fn look(&mut self, replica: &Replica<'_>) -> Checked {
         self.election_safety.look(replica)?;
+        self.votes_kept.look(replica)?;
         self.log_matching.look(replica)?;
         self.committed_stays.look(replica)?;
         self.leader_completeness.look(replica, &self.committed_stays)

@@ -61,6 +61,7 @@ impl Observer {
             node,
             id: process.id,
             group,
+            life: process.lives,
             status: shard.status(),
             fresh: Vec::new(),
             applied: shard.shard().applied(),

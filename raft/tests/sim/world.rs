@@ -9,14 +9,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use switchboard_engine::fs::sim::Random;
 use switchboard_engine::{Clock, GroupId};
 use switchboard_histories::History;
-use switchboard_raft::{Group, Role, simulation};
+use switchboard_raft::{Group, NodeId, Role, simulation};
 
 use crate::clients::Client;
 use crate::clock::Time;
-use crate::faults::Plan;
+use crate::faults::{Plan, Stress};
 use crate::invariants::{Checked, Violation, check_history};
 use crate::net::Net;
 use crate::observer::Observer;
@@ -42,8 +43,8 @@ pub struct Config {
     pub seed: u64,
     /// Simulated milliseconds of faults.
     pub fault_ms: u64,
-    /// Slow disks and frequent loss of all power, for what hides between a write and its sync.
-    pub blackouts: bool,
+    /// With blackouts disks are slow too, for what hides between a write and its sync.
+    pub stress: Stress,
     /// Nodes that lost their disks are trusted as if they had not.
     pub trust_wiped: bool,
 }
@@ -82,6 +83,12 @@ struct Move {
     done: Arc<AtomicBool>,
 }
 
+/// What becomes of the votes of a replica.
+enum Voting {
+    Granted { by: (NodeId, GroupId), vote: (u64, NodeId), life: u64 },
+    Forgotten { node: NodeId, group: GroupId },
+}
+
 struct World {
     time: Time,
     net: Net,
@@ -100,6 +107,8 @@ struct World {
     wiped: Option<replacing::Wiped>,
     /// Replicas that were dropped and came again.
     renewed: Arc<AtomicU64>,
+    /// What became of votes since the last step, in order.
+    votes: Arc<Mutex<Vec<Voting>>>,
     /// Nobody minds that a disk was lost: the planted bug.
     trust_wiped: bool,
 }
@@ -129,6 +138,7 @@ impl World {
             wrong_clock: None,
             wiped: None,
             renewed: Arc::default(),
+            votes: Arc::default(),
             trust_wiped: false,
         }
     }
@@ -136,9 +146,9 @@ impl World {
     fn live(&mut self, config: Config) -> Checked {
         self.trust_wiped = config.trust_wiped;
         self.make()?;
-        let mut plan = Plan::new(self.random.next(), self.processes.len() as u64, self.now() + 500);
-        if config.blackouts {
-            plan.prefer_blackouts();
+        let nodes = self.processes.len() as u64;
+        let mut plan = Plan::new(self.random.next(), nodes, self.now() + 500, config.stress);
+        if config.stress == Stress::Blackouts {
             for process in &self.processes {
                 *process.sync_ms_max.lock() = 100;
             }
@@ -183,6 +193,7 @@ impl World {
             client.step(now_ms, &mut self.history, &self.net, nodes, begin);
         }
         self.note_moved();
+        self.note_votes()?;
         self.replace_disk();
         if now_ms.is_multiple_of(LOOK_MS) {
             self.look(now_ms.is_multiple_of(LOOK_DEEP_MS))?;
@@ -207,6 +218,17 @@ impl World {
             println!("{now_ms} {event}");
         }
         self.trace.event(format_args!("{now_ms} {event}"));
+    }
+
+    fn note_votes(&mut self) -> Checked {
+        let kept = &mut self.observer.invariants.votes_kept;
+        for voting in self.votes.lock().drain(..) {
+            match voting {
+                Voting::Granted { by, vote, life } => kept.granted(by, vote, life)?,
+                Voting::Forgotten { node, group } => kept.forget(node, group),
+            }
+        }
+        Ok(())
     }
 
     fn look(&mut self, deep: bool) -> Checked {

@@ -45,7 +45,7 @@ impl Service {
             None => {
                 let random = self.node.random();
                 let cluster_id = random.map_err(|error| errors::founding(&error))?;
-                Book { cluster_id, members }
+                Book { cluster_id, as_of: 0, members }
             }
         };
         let disk_id = self.node.disk_id();
@@ -111,15 +111,11 @@ pub(crate) async fn ask(node_id: u64, address: &str) -> Result<v1::IdentifyRespo
 
 pub(crate) async fn tell(member: &Member, book: &Book) -> Result<(), Status> {
     let mut client = connect(member.node_id, &member.address).await?;
-    let wire = |member: &Member| v1::Member {
-        node_id: member.node_id,
-        address: member.address.clone(),
-        disk_id: member.disk_id.to_vec().into(),
-    };
     let request = v1::JoinRequest {
         protocol: PROTOCOL,
         cluster_id: book.cluster_id.to_vec().into(),
-        members: book.members.iter().map(wire).collect(),
+        members: book.wire_members(),
+        as_of: book.as_of,
     };
     client.join(request).await.map(drop)
 }

@@ -71,6 +71,8 @@ pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 pub const HTTP2_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// How long a connection to another node, and the opening of its stream, may take.
 pub const PEER_CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Pause between two times that the others are asked for the members of the cluster.
+pub const BOOK_ASK_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two tries to reach another node. Short: a node that restarted is missed.
 pub const PEER_DIAL_PAUSE: Duration = Duration::from_millis(100);
 /// How often a silent connection to another node is asked whether its peer is still there.

@@ -29,7 +29,7 @@ use switchboard_engine::{Formats, GroupId};
 use switchboard_raft::{
     Member, NodeId, PeerRequest, PeerResponse, RaftVote, SnapshotFile, Transport, TransportError,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -55,6 +55,8 @@ pub(crate) struct Peers {
     changes: watch::Sender<()>,
     /// Bytes of snapshots on their way, by node and group. A lock, for operators ask; held to count.
     sending: Sending,
+    /// Told when a node and this one refused to talk to each other.
+    doubted: Notify,
     /// Held while a book is written down and taken: two at once would share a file.
     joining: tokio::sync::Mutex<()>,
 }
@@ -96,8 +98,18 @@ impl Peers {
         let state = RwLock::new(State { book, ..State::default() });
         let stop = CancellationToken::new();
         let (changes, sending) = (watch::Sender::new(()), Arc::default());
-        let joining = tokio::sync::Mutex::default();
-        Ok(Arc::new(Self { node_id, formats, data, stop, state, changes, sending, joining }))
+        let (joining, doubted) = (tokio::sync::Mutex::default(), Notify::new());
+        Ok(Arc::new(Self {
+            node_id,
+            formats,
+            data,
+            stop,
+            state,
+            changes,
+            sending,
+            doubted,
+            joining,
+        }))
     }
 
     /// The cluster that this node is a member of.
@@ -110,9 +122,13 @@ impl Peers {
         self.state.read().links.is_empty()
     }
 
-    /// Writes the book down, then connects to everybody in it.
+    /// Writes the book down, then connects to everybody in it; one that is older than what is known changes
+    /// nothing.
     pub(crate) async fn join(&self, book: Book, disk_id: [u8; 16]) -> Result<(), BookError> {
         let _one_at_a_time = self.joining.lock().await;
+        if self.book().is_some_and(|known| known.as_of > book.as_of) {
+            return Ok(());
+        }
         let (data, saved) = (self.data.clone(), book.clone());
         tokio::task::spawn_blocking(move || saved.save(&data)).await.map_err(BookError::Task)??;
         self.state.write().book = Some(Arc::new(book));
@@ -124,6 +140,16 @@ impl Peers {
     /// Ends all connections, in both directions: nobody is asked or answered any more.
     pub(crate) fn disconnect(&self) {
         self.stop.cancel();
+    }
+
+    /// A node and this one do not take each other for who they are: one of their books may be old.
+    pub(crate) fn doubt(&self) {
+        self.doubted.notify_one();
+    }
+
+    /// Waits for the next doubt.
+    pub(crate) async fn doubted(&self) {
+        self.doubted.notified().await;
     }
 
     /// Tells when the members change.

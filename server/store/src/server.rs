@@ -163,6 +163,7 @@ pub async fn start_with(
     service.shutdown.spawn(gauges::run(service.clone()));
     service.shutdown.spawn(service.clone().follow_leaders());
     service.shutdown.spawn(service.clone().follow_members());
+    service.shutdown.spawn(service.clone().renew_book());
     service.shutdown.spawn(mover::run(service.clone()));
     let readiness = Readiness::new();
     let pages = pages(service.clone());

@@ -1,8 +1,9 @@
 //! Letters that arrive: at a node, as its transport and its service would hand them over; at a client.
 
-use switchboard_raft::PeerRequest;
+use switchboard_raft::simulation::vote_parts;
+use switchboard_raft::{NodeId, PeerRequest, PeerResponse};
 
-use super::World;
+use super::{Voting, World};
 use crate::clients::{Answer, Said, serve};
 use crate::net::Letter;
 
@@ -18,9 +19,17 @@ impl World {
                 if !matches!(request, PeerRequest::Clock | PeerRequest::Append(_)) {
                     self.counts.votes += 1;
                 }
+                let (votes, life) = (self.votes.clone(), self.processes[to as usize - 1].lives);
+                let asked = candidature(&request);
                 self.processes[to as usize - 1].spawn(async move {
+                    let by = (to, group.id());
                     match group.receive(request).await {
-                        Ok(answer) => net.send(Letter::Answer { from: to, to: from, answer, call }),
+                        Ok(answer) => {
+                            if let Some(vote) = asked.filter(|_| grants(&answer)) {
+                                votes.lock().push(Voting::Granted { by, vote, life });
+                            }
+                            net.send(Letter::Answer { from: to, to: from, answer, call });
+                        }
                         Err(_) => net.refuse(call),
                     }
                 });
@@ -64,4 +73,16 @@ impl World {
             }
         }
     }
+}
+
+/// The term and the candidate, if a vote is asked for.
+fn candidature(request: &PeerRequest) -> Option<(u64, NodeId)> {
+    match request {
+        PeerRequest::Vote(asked) => Some(vote_parts(&asked.vote)),
+        _ => None,
+    }
+}
+
+fn grants(answer: &PeerResponse) -> bool {
+    matches!(answer, PeerResponse::Vote(answered) if answered.vote_granted)
 }

@@ -8,7 +8,7 @@ use switchboard_engine::fs::sim::SimFiles;
 use switchboard_raft::NodeId;
 use switchboard_raft::simulation::hands;
 
-use super::{GROUPS, World};
+use super::{GROUPS, Voting, World};
 use crate::process::End;
 
 /// Milliseconds between two looks at what is left to do.
@@ -48,6 +48,7 @@ impl World {
             return;
         }
         for id in GROUPS {
+            self.votes.lock().push(Voting::Forgotten { node, group: id });
             self.net.bar(node, id);
         }
         self.wiped = Some(Wiped { at, left });

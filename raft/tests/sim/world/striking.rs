@@ -1,6 +1,7 @@
 //! Faults and moves, as they strike the cluster.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +10,7 @@ use switchboard_raft::NodeId;
 use switchboard_raft::limits::CLOCK_READING_AGE_MAX;
 use switchboard_raft::simulation::hands;
 
-use super::{Move, World};
+use super::{Move, Voting, World};
 use crate::faults::Fault;
 use crate::net::STORM;
 use crate::process::End;
@@ -18,8 +19,12 @@ impl World {
     pub(super) fn befall(&mut self, fault: Fault) {
         self.note(format_args!("{fault:?}"));
         match fault {
-            Fault::Isolate { node, leader } => self.cut_off(self.victim(node, leader), true),
-            Fault::Deafen { node, leader } => self.cut_off(self.victim(node, leader), false),
+            Fault::Isolate { node, leader, with } => {
+                self.cut_off(self.victim(node, leader), with, true);
+            }
+            Fault::Deafen { node, leader } => {
+                self.cut_off(self.victim(node, leader), None, false);
+            }
             Fault::Storm => self.net.set_weather(STORM),
             Fault::Heal => self.net.heal(),
             Fault::Crash { node, leader, power, after_ms } => {
@@ -71,13 +76,16 @@ impl World {
         }
     }
 
-    /// Cuts what goes to a node, and maybe what comes from it.
-    fn cut_off(&self, victim: usize, both_ways: bool) {
-        let victim = victim as NodeId + 1;
-        for other in 1..=self.processes.len() as NodeId {
-            self.net.cut(other, victim);
-            if both_ways {
-                self.net.cut(victim, other);
+    /// Cuts what goes to a node and to another one with it, and maybe what comes from them.
+    fn cut_off(&self, victim: usize, with: Option<usize>, both_ways: bool) {
+        let side: Vec<usize> = iter::once(victim).chain(with).collect();
+        for other in (0..self.processes.len()).filter(|at| !side.contains(at)) {
+            for at in &side {
+                let (other, inside) = (other as NodeId + 1, *at as NodeId + 1);
+                self.net.cut(other, inside);
+                if both_ways {
+                    self.net.cut(inside, other);
+                }
             }
         }
     }
@@ -111,10 +119,11 @@ impl World {
         let count = self.processes.len();
         let Some(at) = (node..node + count).map(|at| at % count).find(has_left) else { return };
         let Some(found) = self.processes[at].node() else { return };
-        let renewed = self.renewed.clone();
+        let (renewed, votes) = (self.renewed.clone(), self.votes.clone());
         self.processes[at].spawn(async move {
             if hands::renew(&found, id).await {
                 renewed.fetch_add(1, Ordering::Relaxed);
+                votes.lock().push(Voting::Forgotten { node: at as NodeId + 1, group: id });
             }
         });
     }

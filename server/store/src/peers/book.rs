@@ -5,9 +5,10 @@
 //!
 //! ```json
 //! {"version": 1, "cluster_id": "<32 hex digits>",
-//!  "members": [{"node_id": 1, "address": "host:port", "disk_id": "<32 hex digits>"}]}
+//!  "as_of": 42, "members": [{"node_id": 1, "address": "host:port", "disk_id": "<32 hex digits>"}]}
 //! ```
-//! It is replaced as a whole (temporary file, synced, renamed) before the node acts as a member.
+//! `as_of` is the index of the entry of the meta group that the members are those of: of two books the later
+//! one is right, whoever brings it. It is replaced as a whole (temporary file, synced, renamed) before the node acts as a member.
 
 use std::{
     fs::{self, File},
@@ -16,6 +17,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use switchboard_api::v1;
 use switchboard_raft::{Member, NodeId};
 
 /// The file's name in the data directory.
@@ -41,9 +43,11 @@ pub enum BookError {
 }
 
 /// A cluster and its members.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Book {
     pub(crate) cluster_id: [u8; 16],
+    /// Index of the entry of the meta group that these are the members as of; 0: as the cluster began.
+    pub(crate) as_of: u64,
     pub(crate) members: Vec<Member>,
 }
 
@@ -51,6 +55,9 @@ pub(crate) struct Book {
 struct Written {
     version: u32,
     cluster_id: String,
+    /// Books of the first versions lack it.
+    #[serde(default)]
+    as_of: u64,
     members: Vec<WrittenMember>,
 }
 
@@ -65,6 +72,31 @@ impl Book {
     /// A member by its id.
     pub(crate) fn member(&self, node_id: NodeId) -> Option<&Member> {
         self.members.iter().find(|member| member.node_id == node_id)
+    }
+
+    /// What another node says; none if that is no book.
+    pub(crate) fn of_wire(cluster_id: &[u8], as_of: u64, members: &[v1::Member]) -> Option<Self> {
+        let member = |member: &v1::Member| {
+            let disk_id = <[u8; 16]>::try_from(&member.disk_id[..]).ok()?;
+            Some(Member { node_id: member.node_id, address: member.address.clone(), disk_id })
+        };
+        let members = members.iter().map(member).collect::<Option<Vec<_>>>()?;
+        Some(Self { cluster_id: cluster_id.try_into().ok()?, as_of, members })
+    }
+
+    /// The members as they are told to another node.
+    pub(crate) fn wire_members(&self) -> Vec<v1::Member> {
+        let wire = |member: &Member| v1::Member {
+            node_id: member.node_id,
+            address: member.address.clone(),
+            disk_id: member.disk_id.to_vec().into(),
+        };
+        self.members.iter().map(wire).collect()
+    }
+
+    /// Whether it names the same cluster and members.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.cluster_id == other.cluster_id && self.members == other.members
     }
 
     /// The book of a data directory; none if there is none.
@@ -96,7 +128,8 @@ impl Book {
             disk_id: hex(&member.disk_id),
         };
         let members = self.members.iter().map(member).collect();
-        let written = Written { version: VERSION, cluster_id: hex(&self.cluster_id), members };
+        let (cluster_id, as_of) = (hex(&self.cluster_id), self.as_of);
+        let written = Written { version: VERSION, cluster_id, as_of, members };
         Ok(serde_json::to_vec_pretty(&written)?)
     }
 
@@ -113,7 +146,7 @@ impl Book {
             Ok(Member { node_id: member.node_id, address: member.address, disk_id })
         };
         let members = written.members.into_iter().map(member).collect::<Result<_, _>>()?;
-        Ok(Self { cluster_id: id(&written.cluster_id)?, members })
+        Ok(Self { cluster_id: id(&written.cluster_id)?, as_of: written.as_of, members })
     }
 }
 
@@ -138,15 +171,17 @@ mod tests {
             address: format!("127.0.0.1:{node_id}"),
             disk_id: [node_id as u8; 16],
         };
-        Book { cluster_id: *b"0123456789abcdef", members: (1..=3).map(member).collect() }
+        let members = (1..=3).map(member).collect();
+        Book { cluster_id: *b"0123456789abcdef", as_of: 7, members }
     }
 
     #[test]
     fn a_saved_book_is_loaded_again() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Book::load(dir.path()).unwrap(), None);
+        assert!(Book::load(dir.path()).unwrap().is_none());
         book().save(dir.path()).unwrap();
-        assert_eq!(Book::load(dir.path()).unwrap(), Some(book()));
+        let loaded = Book::load(dir.path()).unwrap().expect("there is one");
+        assert!(loaded.is_same(&book()) && loaded.as_of == 7);
         assert_eq!(book().member(3).map(|member| member.node_id), Some(3));
     }
 

@@ -117,7 +117,7 @@ mod tests {
             address: String::new(),
             disk_id: [node_id as u8; 16],
         };
-        let book = Book { cluster_id: [7; 16], members: (1..=3).map(member).collect() };
+        let book = Book { cluster_id: [7; 16], as_of: 0, members: (1..=3).map(member).collect() };
         let formats = Formats { oldest: 1, newest: 1 };
         let good = hello(&book, 1, [1; 16], formats, &member(2));
         let judge = |hello: &PeerHello| check(hello, Some(&book), 2, [2; 16], 1);

@@ -8,7 +8,7 @@ use switchboard_api::v1::{
     peer_service_server::PeerService,
 };
 use switchboard_engine::META_GROUP;
-use switchboard_raft::{Member, PeerRequest};
+use switchboard_raft::PeerRequest;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -167,13 +167,17 @@ impl Service {
         let hello = hello.cloned().unwrap_or_default();
         let book = self.peers.book();
         let (node_id, disk_id) = (self.node.node_id(), self.node.disk_id());
-        check(&hello, book.as_deref(), node_id, disk_id, self.active_format())
-            .map_err(|refusal| errors::peer_refused(&refusal))
+        check(&hello, book.as_deref(), node_id, disk_id, self.active_format()).map_err(|refusal| {
+            // One of the two may know an older book than the other.
+            self.peers.doubt();
+            errors::peer_refused(&refusal)
+        })
     }
 
     /// What this node says of itself to who makes a cluster.
     pub(crate) fn identity(&self) -> v1::IdentifyResponse {
-        let of_book = self.peers.book().map(|book| book.cluster_id);
+        let book = self.peers.book();
+        let of_book = book.as_ref().map(|book| book.cluster_id);
         let formats = self.node.formats();
         let of_meta = self.node.meta().shard().meta(|meta| meta.cluster()).map(|c| c.cluster_id);
         v1::IdentifyResponse {
@@ -183,6 +187,8 @@ impl Service {
             cluster_id: of_book.or(of_meta).map_or_else(Vec::new, |id| id.to_vec()).into(),
             format_oldest: formats.oldest,
             format_newest: formats.newest,
+            members: book.as_ref().map(|book| book.wire_members()).unwrap_or_default(),
+            members_as_of: book.map_or(0, |book| book.as_of),
         }
     }
 
@@ -191,7 +197,8 @@ impl Service {
         if request.protocol != PROTOCOL {
             return refused(Refusal::Version { found: request.protocol });
         }
-        let book = book_of(&request).ok_or_else(|| errors::peer_refused(&Refusal::NoCluster))?;
+        let book = Book::of_wire(&request.cluster_id, request.as_of, &request.members);
+        let book = book.ok_or_else(|| errors::peer_refused(&Refusal::NoCluster))?;
         let node = self.node.node_id();
         let Some(own) = book.member(node) else { return refused(Refusal::NotMember { node }) };
         if own.disk_id != self.node.disk_id() {
@@ -208,13 +215,4 @@ impl Service {
         }
         self.peers.join(book, self.node.disk_id()).await.map_err(|error| errors::book(&error))
     }
-}
-
-fn book_of(request: &v1::JoinRequest) -> Option<Book> {
-    let member = |member: &v1::Member| {
-        let disk_id = <[u8; 16]>::try_from(&member.disk_id[..]).ok()?;
-        Some(Member { node_id: member.node_id, address: member.address.clone(), disk_id })
-    };
-    let members = request.members.iter().map(member).collect::<Option<Vec<_>>>()?;
-    Some(Book { cluster_id: <[u8; 16]>::try_from(&request.cluster_id[..]).ok()?, members })
 }

@@ -67,7 +67,9 @@ impl Service {
         }
         let set = SetNode { node_id, address, disk_id: member.disk_id };
         self.applied(Command::SetNode(set)).await?;
-        let role = SetNodeState { node_id, state: role.state, zone: request.zone };
+        // A command that is repeated without it does not take the zone away.
+        let zone = if request.zone.is_empty() { role.zone } else { request.zone };
+        let role = SetNodeState { node_id, state: role.state, zone };
         self.applied(Command::SetNodeState(role)).await?;
         self.tell_new(&member, cluster.cluster_id).await
     }

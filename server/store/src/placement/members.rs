@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use switchboard_api::v1;
 use switchboard_engine::{Formats, NodeState};
 use switchboard_raft::Member;
@@ -10,6 +11,7 @@ use tonic::Status;
 use crate::{
     errors,
     founding::{ask, tell},
+    limits,
     peers::{Book, PROTOCOL, Refusal},
     service::Service,
 };
@@ -51,7 +53,8 @@ impl Service {
         members.retain(|known| known.node_id != member.node_id);
         members.push(member.clone());
         members.sort_by_key(|member| member.node_id);
-        tell(member, &Book { cluster_id, members }).await
+        // It is no news to others: they hear of the new disk when every group has forgotten the old one.
+        tell(member, &Book { cluster_id, as_of: 0, members }).await
     }
 
     /// Keeps the book of members as the meta group has it, until the shutdown.
@@ -72,9 +75,51 @@ impl Service {
         }
     }
 
+    /// After another node and this one refused to talk: asks the members for a later book than this node's.
+    /// A node that was away while a lost disk was replaced would else refuse the new one, and hear of it only
+    /// from a leader of the meta group that it does not refuse.
+    pub(crate) async fn renew_book(self: Arc<Self>) {
+        let token = self.shutdown.token();
+        let doubted = async {
+            loop {
+                self.peers.doubted().await;
+                self.ask_for_book().await;
+                tokio::time::sleep(limits::BOOK_ASK_PAUSE).await;
+            }
+        };
+        token.run_until_cancelled(doubted).await;
+    }
+
+    async fn ask_for_book(&self) {
+        let Some(known) = self.peers.book() else { return };
+        let others = known.members.iter().filter(|member| member.node_id != self.node.node_id());
+        let asked = join_all(others.map(|member| ask(member.node_id, &member.address))).await;
+        let told = asked.into_iter().flatten().filter_map(|found| {
+            Book::of_wire(&found.cluster_id, found.members_as_of, &found.members)
+        });
+        let later =
+            told.filter(|book| book.cluster_id == known.cluster_id && book.as_of > known.as_of);
+        let Some(latest) = later.max_by_key(|book| book.as_of) else { return };
+        let own = latest.member(self.node.node_id()).map(|member| member.disk_id);
+        // Who was taken out, or whose disk is another one, is told so by everybody, and writes nothing down.
+        if own != Some(self.node.disk_id()) {
+            return;
+        }
+        if let Err(error) = self.peers.join(latest, self.node.disk_id()).await {
+            tracing::error!(%error, "the members of the cluster cannot be written down");
+        }
+    }
+
+    /// Index of the last entry of the meta group that is applied here.
+    fn meta_applied(&self) -> u64 {
+        self.node.meta().shard().applied().map_or(0, |at| at.index)
+    }
+
     /// The book with what meta knows now, if that is news. A log that is read again tells of times when
     /// members were missing, so only who was removed for good is taken out.
     fn book_of_meta(&self) -> Option<Book> {
+        // Before the members are read: they are at least as new.
+        let as_of = self.meta_applied();
         let known = self.peers.book();
         let members = self.node.members();
         let own = self.node.node_id();
@@ -94,8 +139,9 @@ impl Service {
                 }
             }
             all.sort_by_key(|member| member.node_id);
-            let book = Book { cluster_id, members: all };
-            (known.as_deref() != Some(&book)).then_some(book)
+            let book = Book { cluster_id, as_of, members: all };
+            let is_news = known.is_none_or(|known| !known.is_same(&book));
+            is_news.then_some(book)
         })
     }
 }
