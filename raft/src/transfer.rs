@@ -2,13 +2,14 @@
 //!
 //! A leader's death costs its groups an election timeout; a hand-over costs a round trip. So a node
 //! that stops hands over first, and one that came back gets its share again: which groups those are
-//! is a pure function of the voters, so that nodes need not agree on it.
+//! is a pure function of the placement, which every node has, so that nodes need not agree on it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use switchboard_engine::GroupId;
+use switchboard_engine::{GroupId, META_GROUP, group_of_shard};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +77,7 @@ fn successor(node_id: NodeId, status: &GroupStatus) -> Option<NodeId> {
     others.max_by_key(|voter| (matched(*voter), std::cmp::Reverse(*voter)))
 }
 
-/// Who should lead a group: its voters in turn, so that every node leads as many.
+/// Who should lead a group if no other one counted: its voters in turn.
 fn preferred(group: GroupId, voters: &[NodeId]) -> Option<NodeId> {
     let mut voters = voters.to_vec();
     voters.sort_unstable();
@@ -84,12 +85,61 @@ fn preferred(group: GroupId, voters: &[NodeId]) -> Option<NodeId> {
     voters.get(turn).copied()
 }
 
+/// Who should lead each group, so that every node leads about as many: of nodes that could take over from
+/// each other, none leads two more. It begins with the voters in turn and changes as few as it can, because
+/// each change is a hand-over.
+fn share_out(replicas: &BTreeMap<GroupId, Vec<NodeId>>) -> BTreeMap<GroupId, NodeId> {
+    let first = |(group, voters): (&GroupId, &Vec<NodeId>)| {
+        preferred(*group, voters).map(|leader| (*group, leader))
+    };
+    let mut leaders: BTreeMap<GroupId, NodeId> = replicas.iter().filter_map(first).collect();
+    let mut leads: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for node in replicas.values().flatten() {
+        leads.entry(*node).or_default();
+    }
+    leaders.values().for_each(|node| *leads.entry(*node).or_default() += 1);
+    // Each round makes the counts more even, so it ends.
+    loop {
+        let gain = |(group, leader): (&GroupId, &NodeId)| {
+            let heir = *replicas[group].iter().min_by_key(|node| (leads[node], **node))?;
+            let gain = leads[leader].checked_sub(leads[&heir])?;
+            (gain > 1).then_some((gain, *group, heir))
+        };
+        let best = leaders.iter().filter_map(gain).max_by_key(|(gain, group, _)| (*gain, *group));
+        let Some((_, group, heir)) = best else { return leaders };
+        if let Some(before) = leaders.insert(group, heir) {
+            *leads.entry(before).or_default() -= 1;
+        }
+        *leads.entry(heir).or_default() += 1;
+    }
+}
+
+/// Who should lead each shard as the meta group has placed them.
+fn leaders_by_placement(meta: &Group) -> BTreeMap<GroupId, NodeId> {
+    let replicas = meta.shard().meta(|state| {
+        let shards = (0..state.shards()).filter_map(|shard| {
+            let replicas = state.placement().replicas(shard)?.to_vec();
+            Some((group_of_shard(shard), replicas))
+        });
+        shards.collect()
+    });
+    share_out(&replicas)
+}
+
 /// The groups that this node leads and another should, with who: only to a replica that has
-/// (almost) caught up, because a group without a leader waits for it.
-fn plan(node_id: NodeId, groups: &[GroupStatus]) -> Vec<(GroupId, NodeId)> {
+/// (almost) caught up, because a group without a leader waits for it. A group that is placed nowhere is led
+/// by its voters in turn.
+fn plan(
+    node_id: NodeId,
+    groups: &[GroupStatus],
+    leaders: &BTreeMap<GroupId, NodeId>,
+) -> Vec<(GroupId, NodeId)> {
     let leads = |status: &&GroupStatus| status.role == Role::Leader;
     let moves = groups.iter().filter(leads).filter_map(|status| {
-        let to = preferred(status.group, &status.voters).filter(|to| *to != node_id)?;
+        let placed = leaders.get(&status.group).copied();
+        let to = placed.or_else(|| preferred(status.group, &status.voters));
+        // While a shard moves, its voters are not yet those that it is placed on.
+        let to = to.filter(|to| *to != node_id && status.voters.contains(to))?;
         let (_, matched) = status.replication.iter().find(|(node, _)| *node == to)?;
         let behind = status.last_index?.saturating_sub((*matched)?.index);
         (behind <= BALANCE_ENTRIES_BEHIND_MAX).then_some((status.group, to))
@@ -121,7 +171,9 @@ pub(crate) async fn balance(
         let statuses: Vec<_> =
             groups.iter().filter(has_quorum).map(|group| group.status()).collect();
         pause = BALANCE_INTERVAL;
-        for (id, to) in plan(node_id, &statuses) {
+        let meta = groups.iter().find(|group| group.id() == META_GROUP);
+        let leaders = meta.map(|meta| leaders_by_placement(meta)).unwrap_or_default();
+        for (id, to) in plan(node_id, &statuses, &leaders) {
             let Some(group) = groups.iter().find(|group| group.id() == id) else { continue };
             match group.transfer_leader(to).await {
                 Ok(()) => tracing::info!(group = id, to, "handed leadership to where it belongs"),
@@ -176,16 +228,41 @@ mod tests {
         assert_eq!(preferred(1, &[]), None);
     }
 
+    /// Three of five nodes have each shard, as after moves.
+    #[test]
+    fn leaders_are_shared_out_whatever_the_placement() {
+        let mut random = switchboard_engine::fs::sim::Random::new(7);
+        for _ in 0..200 {
+            let replicas: BTreeMap<GroupId, Vec<NodeId>> = (1..=16)
+                .map(|group| {
+                    let mut nodes: Vec<NodeId> = (1..=5).collect();
+                    while nodes.len() > 3 {
+                        nodes.remove(random.below(nodes.len() as u64) as usize);
+                    }
+                    (group, nodes)
+                })
+                .collect();
+            let leaders = share_out(&replicas);
+            assert_eq!(leaders.len(), 16);
+            let leads = |node: &NodeId| leaders.values().filter(|leader| *leader == node).count();
+            for (group, leader) in &leaders {
+                let fewest = replicas[group].iter().map(leads).min().unwrap();
+                assert!(leads(leader) <= fewest + 1, "{replicas:?} {leaders:?}");
+            }
+        }
+    }
+
     #[test]
     fn leaders_move_only_to_where_they_belong_and_to_who_has_caught_up() {
         let caught_up = [(1, 1_000), (2, 1_000), (3, 1_000)];
         let statuses: Vec<_> = (1..=6).map(|group| leading(group, &caught_up)).collect();
-        assert_eq!(plan(1, &statuses), [(1, 2), (2, 3), (4, 2), (5, 3)]);
+        let plan = |statuses: &[GroupStatus]| plan(1, statuses, &BTreeMap::new());
+        assert_eq!(plan(&statuses), [(1, 2), (2, 3), (4, 2), (5, 3)]);
         let behind = [(1, 1_000), (2, 3), (3, 1_000)];
         let statuses: Vec<_> = (1..=6).map(|group| leading(group, &behind)).collect();
-        assert_eq!(plan(1, &statuses), [(2, 3), (5, 3)]);
+        assert_eq!(plan(&statuses), [(2, 3), (5, 3)]);
         let followed = GroupStatus { role: Role::Follower, ..leading(1, &caught_up) };
-        assert_eq!(plan(1, &[followed]), []);
+        assert_eq!(plan(&[followed]), []);
     }
 
     #[test]
