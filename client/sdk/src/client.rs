@@ -218,7 +218,8 @@ impl Client {
         items: Vec<enqueue_request::Item>,
     ) -> Result<Vec<enqueue_response::Result>, Error> {
         let Core { options, budget, .. } = &*self.core;
-        resend::enqueue(items, options, budget, |items| self.enqueue_once(items)).await
+        let map = self.core.map();
+        resend::enqueue(items, options, budget, map, |items| self.enqueue_once(items)).await
     }
 
     async fn enqueue_once(

@@ -1,15 +1,18 @@
 //! Sending items of an enqueue again that nobody answered: a shard without a leader takes none, for a
-//! moment.
+//! moment. They are sent when the shard map tells of a change, or after a pause.
 //!
 //! It is harmless, because a message has an id: one that was stored after all is answered DUPLICATE.
 //! The items of one call for one shard are stored together or not at all, so that they keep their
 //! order, too. Calls of one sender do not: a later one may be stored before an earlier one is sent
 //! again. Whoever keeps several under way decides that himself; see `Client::enqueue_then`.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use switchboard_api::v1::{ItemStatus, enqueue_request::Item, enqueue_response::Result as Answer};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
 
 use crate::{
     ClientOptions, Error,
@@ -18,11 +21,12 @@ use crate::{
 };
 
 /// Sends items, and those that are answered UNAVAILABLE again, until the deadline or until the budget
-/// is spent. What is unanswered then is UNAVAILABLE.
-pub(crate) async fn enqueue<F>(
+/// is spent. What is unanswered then is UNAVAILABLE. `map` tells when leaders may have changed.
+pub(crate) async fn enqueue<F, M>(
     items: Vec<Item>,
     options: &ClientOptions,
     budget: &Budget,
+    mut map: watch::Receiver<M>,
     mut send: impl FnMut(Vec<Item>) -> F,
 ) -> Result<Vec<Answer>, Error>
 where
@@ -30,6 +34,7 @@ where
 {
     let deadline = Instant::now() + options.deadline;
     let mut backoff = Backoff::new(options.backoff_base, RESEND_PAUSE_MAX);
+    map.mark_unchanged();
     let mut answers = send(items.clone()).await?;
     loop {
         let open: Vec<usize> = unanswered(&answers).collect();
@@ -41,7 +46,8 @@ where
         if Instant::now() + pause >= deadline || !budget.spend() {
             return Ok(answers);
         }
-        sleep(pause).await;
+        wait(pause, &mut map).await;
+        map.mark_unchanged();
         let again = open.iter().filter_map(|at| items.get(*at).cloned()).collect();
         let Ok(answered) = timeout_at(deadline, send(again)).await else { return Ok(answers) };
         for (at, answer) in open.into_iter().zip(answered?) {
@@ -52,6 +58,14 @@ where
     }
 }
 
+/// Waits for news of the map, but not for longer. Without a map there is none.
+async fn wait<M>(pause: Duration, map: &mut watch::Receiver<M>) {
+    let until = Instant::now() + pause;
+    if let Ok(Err(_)) = timeout_at(until, map.changed()).await {
+        sleep_until(until).await;
+    }
+}
+
 fn unanswered(answers: &[Answer]) -> impl Iterator<Item = usize> {
     let places = answers.iter().enumerate();
     places.filter(|(_, answer)| answer.status() == ItemStatus::Unavailable).map(|(at, _)| at)
@@ -59,7 +73,7 @@ fn unanswered(answers: &[Answer]) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, future::ready, time::Duration};
+    use std::{cell::RefCell, future::ready};
 
     use bytes::Bytes;
 
@@ -84,7 +98,8 @@ mod tests {
             ready(Ok(said.iter().copied().map(answer).take(items.len()).collect()))
         };
         let count = script[0].len() as u8;
-        let answers = enqueue(items(count), &ClientOptions::default(), budget, send).await;
+        let map = watch::Sender::new(()).subscribe();
+        let answers = enqueue(items(count), &ClientOptions::default(), budget, map, send).await;
         let statuses = answers.unwrap().iter().map(Answer::status).collect();
         (statuses, sent.into_inner())
     }
@@ -112,6 +127,25 @@ mod tests {
         assert!(took <= deadline && took + RESEND_PAUSE_MAX >= deadline, "{took:?}");
         let fewest = deadline.as_millis() / RESEND_PAUSE_MAX.as_millis();
         assert!(sent.len() as u128 > fewest, "{} calls", sent.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_of_the_shard_map_ends_the_wait() {
+        let (map, started) = (watch::Sender::new(0), Instant::now());
+        let calls = RefCell::new(0);
+        let send = |_| {
+            *calls.borrow_mut() += 1;
+            let status = match *calls.borrow() {
+                1 => ItemStatus::Unavailable,
+                _ => ItemStatus::Ok,
+            };
+            // Told while the call is under way: what it hears may be of before.
+            map.send_replace(1);
+            ready(Ok(vec![answer(status)]))
+        };
+        let options = ClientOptions::default();
+        enqueue(items(1), &options, &Budget::new(), map.subscribe(), send).await.unwrap();
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,7 +28,7 @@ pub const RULES_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the leases are looked at.
 pub const LEASE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a watched shard map is compared with the last one sent.
-pub const SHARD_MAP_LOOK_INTERVAL: Duration = Duration::from_millis(250);
+pub const SHARD_MAP_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How often it is looked whether the log has failed.
 pub const LOG_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Pause before a shard whose changes are followed is looked for again.
