@@ -180,7 +180,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             let read = self.socket.queued_bytes() < WRITE_QUEUE_BYTES_MAX;
             let moved = tokio::select! {
                 moved = self.socket.drive(read) => Some(moved),
-                () = self.listed.peer.changed() => None,
+                () = self.listed.peer.changed() => {
+                    // What else is on its way to this connection already is taken with it.
+                    tokio::task::yield_now().await;
+                    None
+                }
                 () = due(timer) => None,
             };
             match moved {
@@ -317,8 +321,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     fn ack(&self, id: u64, item: switchboard_api::v1::ack_request::Item) {
         let peer = self.listed.peer.clone();
-        let told = peer.clone();
-        let done = move |status| told.tell(Event::Acked { id, status });
+        let (told, later) = (peer.clone(), self.gateway.later.clone());
+        let done = move |status| match status {
+            ItemStatus::Ok => later.tell(&told, Event::Acked { id, status }),
+            _ => told.tell(Event::Acked { id, status }),
+        };
         if self.gateway.acks.submit(item, done).is_err() {
             peer.tell(Event::Acked { id, status: ItemStatus::Overloaded });
         }

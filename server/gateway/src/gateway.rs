@@ -27,6 +27,7 @@ use crate::{
     batcher::Batcher,
     delivery::{FetchOrder, Page},
     drain::Draining,
+    later::Later,
     limits::{FETCHES_UNDER_WAY_MAX, SPREAD_LOGINS_PER_SECOND, SPREAD_MIN},
     meters::Meters,
     notices::Notices,
@@ -68,6 +69,7 @@ pub(crate) struct Gateway {
     pub(crate) claims: Batcher<Claim, claim_response::Result>,
     pub(crate) releases: Batcher<release_request::Item, ()>,
     pub(crate) acks: Batcher<ack_request::Item, ItemStatus>,
+    pub(crate) later: Arc<Later>,
     pub(crate) fetches: Arc<Semaphore>,
     pub(crate) meters: Arc<Meters>,
     /// The tasks of connections, listeners among them.
@@ -89,6 +91,7 @@ impl Gateway {
             status: ItemStatus::Unavailable.into(),
             ..Default::default()
         };
+        let later = Later::start(stop.clone());
         let (claiming, acking, releasing) = (client.clone(), client.clone(), client.clone());
         Arc::new(Self {
             addresses: Addresses::new(
@@ -97,7 +100,8 @@ impl Gateway {
                 meters.connections.clone(),
             ),
             admission: Mutex::new(Admission::new(now())),
-            routes: Routes::start(&client, broken, meters.clone(), stop.clone()),
+            routes: Routes::start(&client, broken, later.clone(), meters.clone(), stop.clone()),
+            later,
             notices: Notices::start(&client, stop.clone()),
             claims: Batcher::start(
                 move |claims| claim(claiming.clone(), claims),

@@ -30,6 +30,7 @@ mod gateway;
 mod handshake;
 #[cfg(test)]
 mod interleavings;
+mod later;
 mod lease;
 mod limits;
 mod listener;

@@ -74,6 +74,8 @@ pub(crate) struct Peer {
     heard_after_ms: AtomicU64,
     /// It was told to leave.
     leaves: AtomicBool,
+    /// It will be woken a moment later, if it has not looked by then; see `later.rs`.
+    is_listed: AtomicBool,
     /// A lock, since many tasks add and one takes; held for a few instructions.
     queue: Mutex<Queue>,
     changed: Notify,
@@ -90,6 +92,7 @@ impl Peer {
             since: now(),
             heard_after_ms: AtomicU64::new(0),
             leaves: AtomicBool::new(false),
+            is_listed: AtomicBool::new(false),
             queue: Mutex::default(),
             changed: Notify::new(),
         }
@@ -138,6 +141,21 @@ impl Peer {
         }
         self.queue.lock().arrived.events.push_back(event);
         self.changed.notify_one();
+    }
+
+    /// Adds an event without waking the task; whether somebody has to see to that.
+    pub(crate) fn add_for_later(&self, event: Event) -> bool {
+        self.queue.lock().arrived.events.push_back(event);
+        !self.is_listed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Wakes the task if it has not taken what waits.
+    pub(crate) fn wake_if_waiting(&self) {
+        // First, so that whoever adds an event from now on sees to it.
+        self.is_listed.store(false, Ordering::Release);
+        if !self.queue.lock().arrived.events.is_empty() {
+            self.changed.notify_one();
+        }
     }
 
     /// A push for a session of this connection; whether it is for the current one, as far as known.

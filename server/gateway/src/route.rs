@@ -32,6 +32,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    later::Later,
     limits::ROUTE_QUEUE_MAX,
     meters::Meters,
     outcome::Outcome,
@@ -63,6 +64,12 @@ impl Ticket {
     fn answer(mut self, outcome: Outcome) {
         self.answered = true;
         self.peer.tell(Event::Routed { id: self.id, outcome });
+    }
+
+    /// The same, of what the device does not wait for.
+    fn answer_later(mut self, outcome: Outcome, later: &Later) {
+        self.answered = true;
+        later.tell(&self.peer, Event::Routed { id: self.id, outcome });
     }
 }
 
@@ -113,6 +120,7 @@ pub(crate) struct Routes {
     routes: RwLock<Vec<Arc<Route>>>,
     /// A stream broke: messages may have been stored and not pushed.
     broken: Arc<Notify>,
+    later: Arc<Later>,
     meters: Arc<Meters>,
 }
 
@@ -121,10 +129,11 @@ impl Routes {
     pub(crate) fn start(
         client: &Client,
         broken: Arc<Notify>,
+        later: Arc<Later>,
         meters: Arc<Meters>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let routes = Arc::new(Self { routes: RwLock::default(), broken, meters });
+        let routes = Arc::new(Self { routes: RwLock::default(), broken, later, meters });
         let mut chats = client.watch_gateways(Kind::Chat);
         let following = routes.clone();
         tokio::spawn(async move {

@@ -53,15 +53,18 @@ impl Outlet {
     }
 
     /// Never blocks; a push that finds no room is dropped and counted.
-    pub(super) fn push(&self, push: Push) {
+    pub(super) fn push_all(&self, pushes: Vec<Push>) {
+        let count = pushes.len();
         let mut state = self.state.lock();
-        if state.closed || !state.queue.push(push) {
-            drop(state);
-            self.meters.dropped.increment(1);
-            return;
-        }
-        let waker = state.outbound.take();
+        let taken = match state.closed {
+            true => 0,
+            false => {
+                pushes.into_iter().map(|push| state.queue.push(push)).filter(|taken| *taken).count()
+            }
+        };
+        let waker = state.outbound.take_if(|_| taken > 0);
         drop(state);
+        self.meters.dropped.increment((count - taken) as u64);
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -12,12 +12,15 @@ use switchboard_api::v1::{
 };
 
 use super::{Item, Ticket, What};
-use crate::outcome::Outcome;
+use crate::{later::Later, outcome::Outcome, receipts::Purpose};
+
+/// Whether a device waits for the answer.
+type IsUrgent = bool;
 
 #[derive(Debug, Default)]
 pub(super) struct Book {
     /// A ticket that is dropped answers UNAVAILABLE, so nothing need be done when the stream breaks.
-    waiting: HashMap<u64, Ticket>,
+    waiting: HashMap<u64, (Ticket, IsUrgent)>,
     last_id: u64,
     /// The failures of this stream that are known here, so that the chat can tell a send that was
     /// written too early.
@@ -35,6 +38,11 @@ impl Book {
             let id = self.last_id;
             let Item { ticket, from, what } = item;
             let from = Some(from);
+            // A device waits for its sends and reads; that its receipts are durable only lets messages go.
+            let is_urgent = match &what {
+                What::Send(_) => true,
+                What::Receipts(batch) => batch.purpose == Purpose::Read,
+            };
             match what {
                 What::Send(send) => request.sends.push(Send {
                     id,
@@ -58,22 +66,26 @@ impl Book {
                     at_ms: batch.at_ms,
                 }),
             }
-            self.waiting.insert(id, ticket);
+            self.waiting.insert(id, (ticket, is_urgent));
         }
         self.progress.get_or_insert(now);
         request
     }
 
     /// Passes answers on.
-    pub(super) fn answered(&mut self, response: &RouteResponse, now: Instant) {
+    pub(super) fn answered(&mut self, response: &RouteResponse, later: &Later, now: Instant) {
         self.failures_seen = self.failures_seen.max(response.failures);
         for result in &response.results {
-            if let Some(ticket) = self.waiting.remove(&result.id) {
-                ticket.answer(Outcome {
-                    status: result.status(),
-                    at_ms: result.at_ms,
-                    retry_after_ms: result.retry_after_ms,
-                });
+            let Some((ticket, is_urgent)) = self.waiting.remove(&result.id) else { continue };
+            let outcome = Outcome {
+                status: result.status(),
+                at_ms: result.at_ms,
+                retry_after_ms: result.retry_after_ms,
+            };
+            if is_urgent {
+                ticket.answer(outcome);
+            } else {
+                ticket.answer_later(outcome, later);
             }
         }
         self.progress = (!self.waiting.is_empty()).then_some(now);
