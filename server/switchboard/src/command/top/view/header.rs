@@ -14,11 +14,10 @@ pub(super) fn header(view: &View, now: Duration, width: u16) -> Text<'static> {
     let totals = &view.sample.totals;
     let is_old = view.sample.faults.store.is_some();
     let style = if is_old { Style::new().dim() } else { Style::new() };
-    let entries = (!view.rates.shards.is_empty()).then(|| view.rates.shards.values().sum::<f64>());
     let cluster = [
         figure("nodes up ", format!("{}/{}", totals.nodes_up, totals.nodes)),
         figure("  shards led ", format!("{}/{}", totals.shards_with_leader, totals.shards)),
-        figure("  entries/s ", rate(entries.as_ref())),
+        figure("  entries/s ", entries(view)),
         figure("  moves ", known(totals.moves.map(|count| count as u64))),
         figure("  alarms ", totals.alarms.len().to_string()),
         Span::raw(if view.paused { "  paused" } else { "" }).bold(),
@@ -31,6 +30,14 @@ pub(super) fn header(view: &View, now: Duration, width: u16) -> Text<'static> {
     ];
     let (cluster, holds) = (whole(cluster, width).style(style), whole(holds, width).style(style));
     Text::from(vec![cluster, holds, wrong(view, totals, now)])
+}
+
+/// Entries a second over all shards; a lower bound where one of them has no rate.
+fn entries(view: &View) -> String {
+    let rates = &view.rates.shards;
+    let sum = (!rates.is_empty()).then(|| rates.values().sum::<f64>());
+    let bound = if sum.is_some() && rates.len() < view.sample.shards.len() { "≥ " } else { "" };
+    format!("{bound}{}", rate(sum.as_ref()))
 }
 
 fn wrong(view: &View, totals: &Totals, now: Duration) -> Line<'static> {

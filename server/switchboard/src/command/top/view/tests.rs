@@ -79,6 +79,16 @@ fn the_essentials_are_shown() {
 }
 
 #[test]
+fn a_sum_without_all_its_shards_is_a_lower_bound() {
+    let mut view = view_of([look(1, &three()), look(2, &three())]);
+    assert!(text(&mut view, 120, 40).contains("entries/s 0.0"));
+    view.rates.shards.remove(&1);
+    assert!(text(&mut view, 120, 40).contains("entries/s ≥ 0.0"));
+    view.rates.shards.clear();
+    assert!(text(&mut view, 120, 40).contains("entries/s -"));
+}
+
+#[test]
 fn a_narrow_terminal_shows_whole_figures_of_fewer_columns() {
     let mut view = view_of([look(1, &three())]);
     let said = text(&mut view, 43, 24);
