@@ -41,8 +41,8 @@ const INTERVAL_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=3_600.0;
   switchboard top --once --output json
 
 Keys: n, s, g, m or Tab choose a part, arrows and PgUp, PgDn scroll, space pauses, q or Esc ends it.
-A node that does not answer keeps its last figures, dimmed. Where standard output is no terminal, one
-sample is printed. A single sample has no rates: those need two.")]
+A node that does not answer keeps its last figures, dimmed. Where standard output is no terminal,
+one sample is printed. A single sample has no rates: those need two.")]
 pub(crate) struct Top {
     /// Seconds between two looks, from 0.1 to 3600
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
