@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::command::{self, runtime};
+use crate::command::{self, runtime, serving};
 use crate::output::{Failure, Output};
 
 /// The back end of a messenger: a durable queue and a session directory, a gateway for devices, a
@@ -49,6 +49,7 @@ enum Command {
     Session(command::session::Session),
     Mailbox(command::mailbox::Mailbox),
     GatewayCtl(command::gateway_ctl::GatewayCtl),
+    Top(command::top::Top),
     Backup(command::backup::Backup),
     Log(command::log::Log),
     Bench(command::bench::Bench),
@@ -72,6 +73,8 @@ impl Cli {
             Command::Session(session) => runtime()?.block_on(session.run(global)),
             Command::Mailbox(mailbox) => runtime()?.block_on(mailbox.run(global)),
             Command::GatewayCtl(gateways) => runtime()?.block_on(gateways.run(global)),
+            // Its terminal may go away under it.
+            Command::Top(top) => serving(top.run(global)),
             Command::Backup(backup) => backup.run(global),
             Command::Log(log) => log.run(global),
             Command::Bench(bench) => bench.run(global),

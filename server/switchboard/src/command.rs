@@ -20,6 +20,7 @@ mod server;
 pub(crate) mod session;
 pub(crate) mod shard;
 pub(crate) mod store;
+pub(crate) mod top;
 
 use crate::limits::RUNTIME_END_MAX;
 use crate::output::Failure;
@@ -32,8 +33,8 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
 }
 
-/// Runs a server to its end. Work on other threads that hangs, such as a look-up of a name, is left
-/// behind after a while.
+/// Runs a server to its end, or whatever else must end. Work on other threads that hangs, such as a
+/// look-up of a name, is left behind after a while.
 pub(crate) fn serving(server: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = runtime()?;
     let ended = runtime.block_on(server);
