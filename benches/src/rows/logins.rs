@@ -19,6 +19,8 @@ use crate::{
 pub(super) const ROW: Row = Row { id: "C13", title: "logins and storms", measure, probes: &[] };
 
 const LOGINS: u64 = 15_000;
+/// As many logins under way as a crowd makes: with few of them the rate would be that of one login's latency.
+const LOAD: [&str; 4] = ["--hold", "0", "--opening", "512"];
 const STORM_DEVICES: u64 = 100_000;
 const STORM_GATEWAYS: &str = "6";
 const PEER: &str = "mosquitto, no claim";
@@ -48,9 +50,9 @@ struct Compared {
 fn measure(run: &Run) -> Result<Vec<Entry>> {
     let count = run.scaled(LOGINS);
     run.say("C13: logins");
-    let plain = hold(run, 1, count, Transport::Tcp, &["--hold", "0"])?;
+    let plain = hold(run, 1, count, Transport::Tcp, &LOAD)?;
     run.say("C13: logins with TLS");
-    let tls = hold(run, 1, count, Transport::Tls, &["--hold", "0"])?;
+    let tls = hold(run, 1, count, Transport::Tls, &LOAD)?;
     run.say("C13: mosquitto");
     let scratch = run.scratch()?;
     let peer = mqtt::connections(scratch.path(), count as usize)?;
