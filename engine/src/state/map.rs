@@ -15,6 +15,7 @@
 
 mod arena;
 mod bucket;
+mod counts;
 mod gateways;
 mod load;
 mod memory;
@@ -32,10 +33,14 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub(crate) use bucket::Bucket;
 use bucket::Kept;
+use counts::Counts;
 pub(crate) use load::Filling;
 pub(crate) use region::{Answer, Region};
 
-use super::{snapshot::Snapshots, user::User};
+use super::{
+    snapshot::Snapshots,
+    user::{Totals, User},
+};
 use crate::limits::USER_BUCKETS;
 
 /// The users of a shard.
@@ -45,6 +50,8 @@ pub(crate) struct UserMap {
     /// A lock per bucket, for whoever wants more than a session: who waits, waits for one command in
     /// one bucket. Nothing is kept of a bucket without users.
     buckets: Box<[Mutex<Option<Box<Kept>>>]>,
+    /// Of all buckets together.
+    counts: Counts,
     seed: u64,
     snapshots: Snapshots,
 }
@@ -61,6 +68,7 @@ impl UserMap {
         let map = Self {
             region: Arc::new(region),
             buckets: (0..USER_BUCKETS).map(|_| Mutex::new(None)).collect(),
+            counts: Counts::default(),
             seed: xxh3_64_with_seed(key, 1),
             snapshots: Snapshots::default(),
         };
@@ -87,11 +95,18 @@ impl UserMap {
         let mut place = self.buckets[index].lock();
         let kept = place.get_or_insert_with(|| Box::new(Kept::new(self.seed)));
         let table = self.region.table(index);
+        let before = kept.totals;
         let result = work(&mut Bucket { region: &self.region, table, kept });
+        self.counts.change(before, kept.totals);
         if kept.is_empty() {
             *place = None;
         }
         result
+    }
+
+    /// How many users there are, and what they have.
+    pub(crate) fn totals(&self) -> Totals {
+        self.counts.totals()
     }
 
     /// Looks at a user; `None` when there is no record. Keep it short: the writer may wait.

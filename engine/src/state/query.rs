@@ -12,9 +12,9 @@ use super::{
     MetaState, State,
     map::Answer,
     message::Message,
-    user::{SessionRecord, Totals, User},
+    user::{SessionRecord, User},
 };
-use crate::{DeviceId, PRIMARY_DEVICE, Session, command::Rules, limits::USER_BUCKETS};
+use crate::{DeviceId, PRIMARY_DEVICE, Session, command::Rules};
 
 /// Where a user is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,8 +236,7 @@ impl State {
     }
 
     pub(crate) fn stats(&self) -> ShardStats {
-        let totals = |index| self.users.read_bucket(index, |b| b.totals());
-        let sum = (0..USER_BUCKETS).filter_map(totals).fold(Totals::default(), Totals::plus);
+        let sum = self.users.totals();
         let header = self.header();
         let dedup = self.dedup.lock();
         ShardStats {

@@ -180,11 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             let read = self.socket.queued_bytes() < WRITE_QUEUE_BYTES_MAX;
             let moved = tokio::select! {
                 moved = self.socket.drive(read) => Some(moved),
-                () = self.listed.peer.changed() => {
-                    // What else is on its way to this connection already is taken with it.
-                    tokio::task::yield_now().await;
-                    None
-                }
+                () = self.listed.peer.changed() => None,
                 () = due(timer) => None,
             };
             match moved {

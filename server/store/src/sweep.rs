@@ -65,7 +65,6 @@ async fn sweep_shard(group: &Group, gateway_id: u32, up_to_incarnation: u64) -> 
     if !group.is_leader() {
         return false;
     }
-    // Asked once: it takes a look at every bucket of the shard.
     if group.shard().stats().sessions == 0 {
         return true;
     }

@@ -226,6 +226,7 @@ mod tests {
             for bucket in 0..USER_BUCKETS {
                 let totals = |map: &UserMap| map.read_bucket(bucket, |bucket| bucket.totals());
                 prop_assert_eq!(totals(&filled), totals(&written));
+                prop_assert_eq!(filled.totals(), written.totals());
             }
             // Numbers of gateways are counted right: all can be given back.
             for (name, ..) in &users {

@@ -125,6 +125,7 @@ fn check(map: &UserMap, model: &BTreeMap<Vec<u8>, User>) {
         expected = super::super::user::Totals::plus(expected, user.totals());
     });
     assert_eq!(totals, expected);
+    assert_eq!(map.totals(), expected);
 }
 
 proptest! {
