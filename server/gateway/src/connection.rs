@@ -319,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let peer = self.listed.peer.clone();
         let (told, later) = (peer.clone(), self.gateway.later.clone());
         let done = move |status| match status {
-            ItemStatus::Ok => later.tell(&told, Event::Acked { id, status }),
+            ItemStatus::Ok => later.tell_idly(&told, Event::Acked { id, status }),
             _ => told.tell(Event::Acked { id, status }),
         };
         if self.gateway.acks.submit(item, done).is_err() {

@@ -50,6 +50,7 @@ pub(crate) struct Parts {
     pub(crate) lease: watch::Receiver<Lease>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) later: Arc<Later>,
     /// Told when a chat's stream breaks.
     pub(crate) broken: Arc<Notify>,
 }
@@ -83,7 +84,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new(parts: Parts, stop: &CancellationToken) -> Arc<Self> {
-        let Parts { config, verifier, client, lease, peers, meters, broken } = parts;
+        let Parts { config, verifier, client, lease, peers, later, meters, broken } = parts;
         let at_least_one = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(at_least_one(config.sends_per_second))
             .allow_burst(at_least_one(config.sends_burst));
@@ -91,7 +92,6 @@ impl Gateway {
             status: ItemStatus::Unavailable.into(),
             ..Default::default()
         };
-        let later = Later::start(stop.clone());
         let (claiming, acking, releasing) = (client.clone(), client.clone(), client.clone());
         Arc::new(Self {
             addresses: Addresses::new(

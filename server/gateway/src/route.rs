@@ -66,10 +66,15 @@ impl Ticket {
         self.peer.tell(Event::Routed { id: self.id, outcome });
     }
 
-    /// The same, of what the device does not wait for.
-    fn answer_later(mut self, outcome: Outcome, later: &Later) {
+    /// The same at the time that is right under the load; `is_awaited`: the device waits for it.
+    fn answer_later(mut self, outcome: Outcome, is_awaited: bool, later: &Later) {
         self.answered = true;
-        later.tell(&self.peer, Event::Routed { id: self.id, outcome });
+        let event = Event::Routed { id: self.id, outcome };
+        if is_awaited {
+            later.tell(&self.peer, event);
+        } else {
+            later.tell_idly(&self.peer, event);
+        }
     }
 }
 

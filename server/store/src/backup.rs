@@ -78,15 +78,15 @@ impl Service {
     }
 
     /// Waits until this replica has everything that was acknowledged by now.
-    async fn catch_up(&self, group: &Group) -> Result<(), Status> {
-        let deadline = Instant::now() + limits::BACKUP_READ_POINT_WAIT_MAX;
+    pub(crate) async fn catch_up(&self, group: &Group) -> Result<(), Status> {
+        let deadline = Instant::now() + limits::READ_POINT_WAIT_MAX;
         let index = loop {
             let found = self.read_point(group).await;
             match found {
                 Ok(index) => break index,
                 Err(status) if status.code() != Code::Unavailable => return Err(status),
                 Err(status) if Instant::now() >= deadline => return Err(status),
-                Err(_) => tokio::time::sleep(limits::BACKUP_READ_POINT_PAUSE).await,
+                Err(_) => tokio::time::sleep(limits::READ_POINT_PAUSE).await,
             }
         };
         let waited = group.wait_applied(index, deadline).await;

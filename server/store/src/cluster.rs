@@ -150,7 +150,7 @@ impl ClusterService for Cluster {
         &self,
         _: Request<v1::PlanRebalanceRequest>,
     ) -> Result<Response<v1::PlanRebalanceResponse>, Status> {
-        Ok(Response::new(self.0.plan_rebalance().await))
+        self.0.plan_rebalance().await.map(Response::new)
     }
 
     type ApplyPlanStream = Progress;

@@ -101,10 +101,10 @@ pub const BACKUP_CHUNK_BYTES: usize = 256 << 10;
 pub const BACKUP_CHUNKS_AHEAD_MAX: usize = 4;
 /// How long who takes a backup may leave it lying: while a shard is read it is not checkpointed.
 pub const BACKUP_STALL_MAX: Duration = Duration::from_secs(30);
-/// How long a backup waits for a group's leader, and for this node to have what the leader has.
-pub const BACKUP_READ_POINT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a backup or a plan waits for a group's leader, and for this node to have what the leader has.
+pub const READ_POINT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Pause between two tries to reach a group's leader.
-pub const BACKUP_READ_POINT_PAUSE: Duration = Duration::from_millis(50);
+pub const READ_POINT_PAUSE: Duration = Duration::from_millis(50);
 /// Backups and verifications of a node at once: each reads all that there is.
 pub const BACKUPS_MAX: usize = 1;
 /// Probes of a node at once: two would measure each other.

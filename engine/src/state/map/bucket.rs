@@ -83,6 +83,7 @@ impl Deref for Name {
 }
 
 impl Bucket<'_> {
+    #[cfg(test)]
     pub(crate) fn totals(&self) -> Totals {
         self.kept.totals
     }

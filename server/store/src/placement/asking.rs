@@ -29,10 +29,12 @@ impl Service {
         answer.map(|answer| answer.placement_version)
     }
 
-    /// The moves that would balance the cluster as this node knows it.
-    pub(crate) async fn plan_rebalance(&self) -> v1::PlanRebalanceResponse {
+    /// The moves that would balance the cluster, with every change taken in that was answered before. A plan for
+    /// a placement of before would be refused at best, and at worst there would be nothing in it to refuse.
+    pub(crate) async fn plan_rebalance(&self) -> Result<v1::PlanRebalanceResponse, Status> {
+        self.catch_up(self.node.meta()).await?;
         let full = self.full_nodes().await;
-        self.node.meta().shard().meta(|meta| {
+        Ok(self.node.meta().shard().meta(|meta| {
             let (nodes, shards) = layout(meta, &full);
             let wire = |one: switchboard_engine::ReplicaMove| v1::ReplicaMove {
                 shard: one.shard,
@@ -41,7 +43,7 @@ impl Service {
             };
             let moves = planner::plan(&nodes, &shards).into_iter().map(wire).collect();
             v1::PlanRebalanceResponse { placement_version: meta.placement().version(), moves }
-        })
+        }))
     }
 
     /// The nodes that can take nothing: their disks are almost full, or they do not answer.

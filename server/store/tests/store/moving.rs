@@ -443,3 +443,22 @@ async fn meta_leader(store: &mut Store) -> usize {
     };
     tokio::time::timeout(DEADLINE, found).await.expect("somebody leads")
 }
+
+/// Node 4 has no replica: that it is drained, or no more, is all that changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_knows_of_every_change_that_was_answered_whichever_node_is_asked() {
+    let mut nodes = made_of_four().await;
+    let mut before = 0;
+    for round in 0..20 {
+        let mut cluster = nodes.stores[0].cluster.clone();
+        let drain = v1::DrainNodeRequest { node_id: 4, undo: round % 2 == 1 };
+        let drained = retried(async || cluster.drain_node(drain).await).await.into_inner();
+        assert!(drained.placement_version > before);
+        before = drained.placement_version;
+        for store in &mut nodes.stores {
+            let plan = store.cluster.plan_rebalance(v1::PlanRebalanceRequest {}).await.unwrap();
+            assert_eq!(plan.into_inner().placement_version, before);
+        }
+    }
+    nodes.shutdown().await;
+}
