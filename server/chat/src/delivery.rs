@@ -57,19 +57,18 @@ impl Dispatcher {
         self: &Arc<Self>,
         answered: impl Iterator<Item = (&'a enqueue_request::Item, &'a enqueue_response::Result)>,
     ) {
-        // A gateway at a time, so that its stream is woken once.
-        let mut by_gateway: HashMap<GatewayKey, Vec<Push>> = HashMap::new();
         for (item, result) in answered {
             for (gateway, push) in pushes(item, result) {
-                by_gateway.entry(gateway).or_default().push(push);
+                self.push(gateway, push);
             }
         }
-        for (gateway, pushes) in by_gateway {
-            let known = self.outlets.read().get(&gateway).cloned();
-            match known.or_else(|| self.outlet(gateway)) {
-                Some(outlet) => outlet.push_all(pushes),
-                None => self.meters.dropped.increment(pushes.len() as u64),
-            }
+    }
+
+    fn push(self: &Arc<Self>, gateway: GatewayKey, push: Push) {
+        let known = self.outlets.read().get(&gateway).cloned();
+        match known.or_else(|| self.outlet(gateway)) {
+            Some(outlet) => outlet.push(push),
+            None => self.meters.dropped.increment(1),
         }
     }
 

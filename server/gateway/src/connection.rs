@@ -317,11 +317,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     fn ack(&self, id: u64, item: switchboard_api::v1::ack_request::Item) {
         let peer = self.listed.peer.clone();
-        let (told, later) = (peer.clone(), self.gateway.later.clone());
-        let done = move |status| match status {
-            ItemStatus::Ok => later.tell_idly(&told, Event::Acked { id, status }),
-            _ => told.tell(Event::Acked { id, status }),
-        };
+        let told = peer.clone();
+        let done = move |status| told.tell(Event::Acked { id, status });
         if self.gateway.acks.submit(item, done).is_err() {
             peer.tell(Event::Acked { id, status: ItemStatus::Overloaded });
         }

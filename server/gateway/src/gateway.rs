@@ -27,7 +27,6 @@ use crate::{
     batcher::Batcher,
     delivery::{FetchOrder, Page},
     drain::Draining,
-    later::Later,
     limits::{FETCHES_UNDER_WAY_MAX, SPREAD_LOGINS_PER_SECOND, SPREAD_MIN},
     meters::Meters,
     notices::Notices,
@@ -50,7 +49,6 @@ pub(crate) struct Parts {
     pub(crate) lease: watch::Receiver<Lease>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) meters: Arc<Meters>,
-    pub(crate) later: Arc<Later>,
     /// Told when a chat's stream breaks.
     pub(crate) broken: Arc<Notify>,
 }
@@ -70,7 +68,6 @@ pub(crate) struct Gateway {
     pub(crate) claims: Batcher<Claim, claim_response::Result>,
     pub(crate) releases: Batcher<release_request::Item, ()>,
     pub(crate) acks: Batcher<ack_request::Item, ItemStatus>,
-    pub(crate) later: Arc<Later>,
     pub(crate) fetches: Arc<Semaphore>,
     pub(crate) meters: Arc<Meters>,
     /// The tasks of connections, listeners among them.
@@ -84,7 +81,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new(parts: Parts, stop: &CancellationToken) -> Arc<Self> {
-        let Parts { config, verifier, client, lease, peers, later, meters, broken } = parts;
+        let Parts { config, verifier, client, lease, peers, meters, broken } = parts;
         let at_least_one = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(at_least_one(config.sends_per_second))
             .allow_burst(at_least_one(config.sends_burst));
@@ -100,8 +97,7 @@ impl Gateway {
                 meters.connections.clone(),
             ),
             admission: Mutex::new(Admission::new(now())),
-            routes: Routes::start(&client, broken, later.clone(), meters.clone(), stop.clone()),
-            later,
+            routes: Routes::start(&client, broken, meters.clone(), stop.clone()),
             notices: Notices::start(&client, stop.clone()),
             claims: Batcher::start(
                 move |claims| claim(claiming.clone(), claims),

@@ -30,7 +30,6 @@ mod gateway;
 mod handshake;
 #[cfg(test)]
 mod interleavings;
-mod later;
 mod lease;
 mod limits;
 mod listener;

@@ -46,14 +46,6 @@ pub(crate) const GATES_MAX: usize = 1_024;
 /// Read receipts of a connection under way, in batches.
 pub(crate) const READS_PENDING_MAX: usize = 64;
 
-/// Events gather for one part in so many of what a send takes, from …
-pub(crate) const GATHER_PART: u32 = 16;
-/// … this on …
-pub(crate) const GATHER_MIN: Duration = Duration::from_millis(4);
-/// … to this.
-pub(crate) const GATHER_MAX: Duration = Duration::from_millis(50);
-/// How long an event waits that no device waits for. A connection at work is woken for others sooner.
-pub(crate) const EVENTS_LATER_WAIT: Duration = Duration::from_millis(20);
 /// Claims, releases and acks are gathered over all connections until there are this many …
 pub(crate) const BATCH_ITEMS_MAX: usize = 512;
 /// … or this much time has passed.

@@ -74,8 +74,6 @@ pub(crate) struct Peer {
     heard_after_ms: AtomicU64,
     /// It was told to leave.
     leaves: AtomicBool,
-    /// It will be woken a moment later, if it has not looked by then; see `later.rs`.
-    is_listed: AtomicBool,
     /// A lock, since many tasks add and one takes; held for a few instructions.
     queue: Mutex<Queue>,
     changed: Notify,
@@ -92,7 +90,6 @@ impl Peer {
             since: now(),
             heard_after_ms: AtomicU64::new(0),
             leaves: AtomicBool::new(false),
-            is_listed: AtomicBool::new(false),
             queue: Mutex::default(),
             changed: Notify::new(),
         }
@@ -139,39 +136,12 @@ impl Peer {
         if matches!(event, Event::Leave { .. }) {
             self.leaves.store(true, Ordering::Relaxed);
         }
-        self.add(event);
-        self.wake();
-    }
-
-    /// Adds an event without waking the task, which somebody has to see to.
-    pub(crate) fn add(&self, event: Event) {
         self.queue.lock().arrived.events.push_back(event);
-    }
-
-    pub(crate) fn wake(&self) {
         self.changed.notify_one();
     }
 
-    /// Marks it as listed to be woken; whether it was not.
-    pub(crate) fn is_newly_listed(&self) -> bool {
-        !self.is_listed.swap(true, Ordering::AcqRel)
-    }
-
-    /// Wakes the task if it has not taken what waits.
-    pub(crate) fn wake_if_waiting(&self) {
-        // First, so that whoever adds an event from now on sees to it.
-        self.is_listed.store(false, Ordering::Release);
-        let queue = self.queue.lock();
-        let waits = !queue.arrived.events.is_empty() || queue.arrived.heard != 0;
-        drop(queue);
-        if waits {
-            self.wake();
-        }
-    }
-
-    /// The same with a push for a session of this connection; whether it is for the current one, as far as
-    /// known.
-    pub(crate) fn add_push(&self, epoch: u64, message: Message) -> bool {
+    /// A push for a session of this connection; whether it is for the current one, as far as known.
+    pub(crate) fn push(&self, epoch: u64, message: Message) -> bool {
         let current = self.epoch();
         if current != 0 && current != epoch {
             return false;
@@ -183,6 +153,8 @@ impl Peer {
             queue.pushes += 1;
             queue.arrived.events.push_back(Event::Push { epoch, message });
         }
+        drop(queue);
+        self.changed.notify_one();
         true
     }
 
@@ -273,7 +245,7 @@ mod tests {
         let peers = Peers::default();
         let peer = peers.add(DeviceRef::default(), 1);
         for seq in 1..=200 {
-            assert!(peer.add_push(5, message(seq)));
+            assert!(peer.push(5, message(seq)));
         }
         let arrived = peer.take();
         assert_eq!((arrived.events.len(), arrived.heard), (PUSHES_WAITING_MAX, 200));
@@ -284,9 +256,9 @@ mod tests {
     fn a_push_for_another_epoch_is_refused_once_the_epoch_is_known() {
         let peers = Peers::default();
         let peer = peers.add(DeviceRef::default(), 1);
-        assert!(peer.add_push(4, message(1)));
+        assert!(peer.push(4, message(1)));
         peer.set_epoch(5);
-        assert!(!peer.add_push(4, message(2)));
+        assert!(!peer.push(4, message(2)));
         assert!(peers.get(peer.connection_id).is_some());
         peers.remove(peer.connection_id);
         assert_eq!(peers.len(), 0);

@@ -32,7 +32,6 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    later::Later,
     limits::ROUTE_QUEUE_MAX,
     meters::Meters,
     outcome::Outcome,
@@ -64,17 +63,6 @@ impl Ticket {
     fn answer(mut self, outcome: Outcome) {
         self.answered = true;
         self.peer.tell(Event::Routed { id: self.id, outcome });
-    }
-
-    /// The same at the time that is right under the load; `is_awaited`: the device waits for it.
-    fn answer_later(mut self, outcome: Outcome, is_awaited: bool, later: &Later) {
-        self.answered = true;
-        let event = Event::Routed { id: self.id, outcome };
-        if is_awaited {
-            later.tell(&self.peer, event);
-        } else {
-            later.tell_idly(&self.peer, event);
-        }
     }
 }
 
@@ -125,7 +113,6 @@ pub(crate) struct Routes {
     routes: RwLock<Vec<Arc<Route>>>,
     /// A stream broke: messages may have been stored and not pushed.
     broken: Arc<Notify>,
-    later: Arc<Later>,
     meters: Arc<Meters>,
 }
 
@@ -134,11 +121,10 @@ impl Routes {
     pub(crate) fn start(
         client: &Client,
         broken: Arc<Notify>,
-        later: Arc<Later>,
         meters: Arc<Meters>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let routes = Arc::new(Self { routes: RwLock::default(), broken, later, meters });
+        let routes = Arc::new(Self { routes: RwLock::default(), broken, meters });
         let mut chats = client.watch_gateways(Kind::Chat);
         let following = routes.clone();
         tokio::spawn(async move {

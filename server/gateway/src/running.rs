@@ -29,7 +29,6 @@ use crate::{
     GatewayConfig, Verifier,
     drain::Drains,
     gateway::{Gateway, Parts},
-    later::Later,
     lease,
     limits::{DRAIN_MAX, KEEP_ALIVE},
     listener::{self, Transport},
@@ -141,11 +140,9 @@ pub async fn start_with(config: GatewayConfig, verifier: Verifier) -> Result<Run
 
     let (peers, meters) = (Arc::new(Peers::default()), Arc::new(Meters::new()));
     let broken = Arc::new(Notify::new());
-    let later = Later::start(stop.clone());
     let service = Service {
         peers: peers.clone(),
         meters: meters.clone(),
-        later: later.clone(),
         broken: broken.clone(),
         stop: stop.clone(),
     };
@@ -160,7 +157,6 @@ pub async fn start_with(config: GatewayConfig, verifier: Verifier) -> Result<Run
         lease: lease.clone(),
         peers: peers.clone(),
         meters: meters.clone(),
-        later,
         broken: broken.clone(),
     };
     let gateway = Gateway::new(parts, &stop);

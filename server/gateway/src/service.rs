@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    later::Later,
     limits::DELIVER_ANSWERS_MAX,
     meters::Meters,
     peers::{Event, Peers},
@@ -20,7 +19,6 @@ use crate::{
 
 pub(crate) struct Service {
     pub(crate) peers: Arc<Peers>,
-    pub(crate) later: Arc<Later>,
     pub(crate) meters: Arc<Meters>,
     /// A stream broke: its chat may have stored messages and not pushed them.
     pub(crate) broken: Arc<Notify>,
@@ -37,15 +35,14 @@ impl DeliveryService for Service {
     ) -> Result<Response<Self::DeliverStream>, Status> {
         let mut requests = request.into_inner();
         let (answers, outbound) = mpsc::channel(DELIVER_ANSWERS_MAX);
-        let (peers, later) = (self.peers.clone(), self.later.clone());
-        let meters = self.meters.clone();
+        let (peers, meters) = (self.peers.clone(), self.meters.clone());
         let (broken, stop) = (self.broken.clone(), self.stop.clone());
         tokio::spawn(async move {
             let serve = async {
                 loop {
                     match requests.message().await {
                         Ok(Some(request)) => {
-                            let answer = take(&peers, &later, &meters, request);
+                            let answer = take(&peers, &meters, request);
                             if answers.send(Ok(answer)).await.is_err() {
                                 return true;
                             }
@@ -64,12 +61,7 @@ impl DeliveryService for Service {
 }
 
 /// Hands a request's pushes and notices to the connections they are for.
-pub(crate) fn take(
-    peers: &Peers,
-    later: &Later,
-    meters: &Meters,
-    request: DeliverRequest,
-) -> DeliverResponse {
+pub(crate) fn take(peers: &Peers, meters: &Meters, request: DeliverRequest) -> DeliverResponse {
     for replaced in request.replaced {
         if let Some(peer) = peers.get(replaced.connection_id) {
             peer.tell(Event::Replaced { epoch: replaced.epoch });
@@ -85,7 +77,7 @@ pub(crate) fn take(
                 .get(push.connection_id)
                 .filter(|peer| push.device.as_ref().is_some_and(|device| *device == peer.device));
             let taken = match (peer, push.message) {
-                (Some(peer), Some(message)) => later.push(&peer, push.epoch, message),
+                (Some(peer), Some(message)) => peer.push(push.epoch, message),
                 _ => false,
             };
             fenced += u64::from(!taken);

@@ -53,18 +53,15 @@ impl Outlet {
     }
 
     /// Never blocks; a push that finds no room is dropped and counted.
-    pub(super) fn push_all(&self, pushes: Vec<Push>) {
-        let count = pushes.len();
+    pub(super) fn push(&self, push: Push) {
         let mut state = self.state.lock();
-        let taken = match state.closed {
-            true => 0,
-            false => {
-                pushes.into_iter().map(|push| state.queue.push(push)).filter(|taken| *taken).count()
-            }
-        };
-        let waker = state.outbound.take_if(|_| taken > 0);
+        if state.closed || !state.queue.push(push) {
+            drop(state);
+            self.meters.dropped.increment(1);
+            return;
+        }
+        let waker = state.outbound.take();
         drop(state);
-        self.meters.dropped.increment((count - taken) as u64);
         if let Some(waker) = waker {
             waker.wake();
         }

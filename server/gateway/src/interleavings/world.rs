@@ -19,7 +19,6 @@ use super::store::{Store, device_ref, session_info};
 use crate::{
     conversation::{Action, Conversation, Ending, Input, Meaning, Now},
     delivery::{Claimed, FetchOrder, Page},
-    later::Later,
     meters::Meters,
     outcome::Outcome,
     peers::{Event, Peer, Peers},
@@ -145,8 +144,6 @@ pub(super) struct World<'a> {
     bug: Option<Bug>,
     budget: Budget,
     meters: Meters,
-    /// Messages take no time here, so nothing gathers.
-    later: Later,
     now: Instant,
     alice: DeviceId,
     bob: DeviceId,
@@ -181,7 +178,6 @@ impl<'a> World<'a> {
             bug,
             budget,
             meters: Meters::new(),
-            later: Later::default(),
             now: Instant::now(),
             alice: DeviceId::new(format!("alice-{run}"), 1),
             bob: DeviceId::new(format!("bob-{run}"), 1),
@@ -600,7 +596,7 @@ impl<'a> World<'a> {
         };
         // The address is another life's by now; its connections have other epochs.
         let _ = incarnation;
-        service::take(&self.gateways[at].peers, &self.later, &self.meters, request);
+        service::take(&self.gateways[at].peers, &self.meters, request);
         for conn in 0..self.conns.len() {
             if self.conns[conn].gateway == at {
                 self.turn(conn);

@@ -12,21 +12,12 @@ use switchboard_api::v1::{
 };
 
 use super::{Item, Ticket, What};
-use crate::{later::Later, outcome::Outcome, receipts::Purpose};
-
-/// Who waits for an answer.
-#[derive(Debug)]
-struct Waiting {
-    ticket: Ticket,
-    /// Whether a device does.
-    is_awaited: bool,
-    since: Instant,
-}
+use crate::outcome::Outcome;
 
 #[derive(Debug, Default)]
 pub(super) struct Book {
     /// A ticket that is dropped answers UNAVAILABLE, so nothing need be done when the stream breaks.
-    waiting: HashMap<u64, Waiting>,
+    waiting: HashMap<u64, Ticket>,
     last_id: u64,
     /// The failures of this stream that are known here, so that the chat can tell a send that was
     /// written too early.
@@ -44,11 +35,6 @@ impl Book {
             let id = self.last_id;
             let Item { ticket, from, what } = item;
             let from = Some(from);
-            // A device waits for its sends and reads; that its receipts are durable only lets messages go.
-            let is_awaited = match &what {
-                What::Send(_) => true,
-                What::Receipts(batch) => batch.purpose == Purpose::Read,
-            };
             match what {
                 What::Send(send) => request.sends.push(Send {
                     id,
@@ -72,31 +58,23 @@ impl Book {
                     at_ms: batch.at_ms,
                 }),
             }
-            self.waiting.insert(id, Waiting { ticket, is_awaited, since: now });
+            self.waiting.insert(id, ticket);
         }
         self.progress.get_or_insert(now);
         request
     }
 
     /// Passes answers on.
-    pub(super) fn answered(&mut self, response: &RouteResponse, later: &Later, now: Instant) {
+    pub(super) fn answered(&mut self, response: &RouteResponse, now: Instant) {
         self.failures_seen = self.failures_seen.max(response.failures);
-        let mut longest = None;
         for result in &response.results {
-            let Some(waiting) = self.waiting.remove(&result.id) else { continue };
-            let Waiting { ticket, is_awaited, since } = waiting;
-            if is_awaited {
-                longest = longest.max(Some(now.saturating_duration_since(since)));
+            if let Some(ticket) = self.waiting.remove(&result.id) {
+                ticket.answer(Outcome {
+                    status: result.status(),
+                    at_ms: result.at_ms,
+                    retry_after_ms: result.retry_after_ms,
+                });
             }
-            let outcome = Outcome {
-                status: result.status(),
-                at_ms: result.at_ms,
-                retry_after_ms: result.retry_after_ms,
-            };
-            ticket.answer_later(outcome, is_awaited, later);
-        }
-        if let Some(longest) = longest {
-            later.note(longest);
         }
         self.progress = (!self.waiting.is_empty()).then_some(now);
     }

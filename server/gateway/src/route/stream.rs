@@ -101,7 +101,7 @@ async fn pump(
         tokio::select! {
             biased;
             response = responses.message() => match response? {
-                Some(response) => book.answered(&response, &routes.later, Instant::now()),
+                Some(response) => book.answered(&response, Instant::now()),
                 None => return Ok(()),
             },
             () = sleep_until(stall.into()), if stalled_at.is_some() => {
@@ -116,13 +116,6 @@ async fn pump(
             count = items.recv_many(&mut gathered, ROUTE_ITEMS_MAX), if gathered.is_empty() => {
                 if count == 0 {
                     return Ok(());
-                }
-                // Whoever has something to send already puts it into the same request.
-                tokio::task::yield_now().await;
-                while gathered.len() < ROUTE_ITEMS_MAX
-                    && let Ok(item) = items.try_recv()
-                {
-                    gathered.push(item);
                 }
             }
         }
