@@ -95,8 +95,9 @@ pub const PLACEMENT_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 pub const READMIT_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a node looks whether it leads what another should.
 pub const BALANCE_INTERVAL: Duration = Duration::from_secs(5);
-/// How many entries a replica may lack to be handed leadership: about what is under way.
-pub const BALANCE_ENTRIES_BEHIND_MAX: u64 = 64;
+/// How many entries a replica may lack to be handed leadership: what is under way. Its group takes nothing until
+/// it has them, and under load as many as 64 were half a second.
+pub const BALANCE_ENTRIES_BEHIND_MAX: u64 = 4;
 
 /// Bytes of a snapshot file that are handed to the file system at once.
 pub const SNAPSHOT_BUFFER_BYTES: usize = 256 << 10;

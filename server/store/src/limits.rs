@@ -18,9 +18,9 @@ pub const STREAM_ITEMS_MAX: usize = 4 * limits::ITEMS_PER_BATCH_MAX;
 /// Watches of sessions and lists that are open at a time.
 pub const WATCHES_MAX: usize = 4_096;
 /// Sessions that one sweep command removes: it is applied between other commands.
-pub const SWEEP_SESSIONS_MAX: u32 = 500;
+pub const SWEEP_SESSIONS_MAX: u32 = 128;
 /// Pause between two sweep commands: sweeping only frees memory, and must not be felt.
-pub const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+pub const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 /// How often a node looks for sessions to sweep in shards whose leader it has become.
 pub const SWEEP_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a leader compares its shards' limits with its configuration.
@@ -49,6 +49,8 @@ pub const MOVE_LOOK_INTERVAL: Duration = Duration::from_millis(200);
 pub const MOVES_AT_ONCE_MAX: usize = 4;
 /// Entries that a replica may lack when it gets a vote: about what is under way.
 pub const CATCH_UP_ENTRIES_MAX: u64 = 64;
+/// How many entries a replica may lack to be handed the leadership of a shard that moves: what is under way.
+pub const HAND_OVER_ENTRIES_MAX: u64 = switchboard_raft::limits::BALANCE_ENTRIES_BEHIND_MAX;
 /// How long a move may make no progress before it is said to be stalled.
 pub const MOVE_STALLED_AFTER: Duration = Duration::from_secs(10);
 /// How long something that is known may be in the way of a move before it is said to be stalled.

@@ -8,7 +8,11 @@ use switchboard_engine::group_of_shard;
 use switchboard_raft::{Group, NodeId};
 use tonic::Status;
 
-use crate::{errors, limits::CATCH_UP_ENTRIES_MAX, service::Service};
+use crate::{
+    errors,
+    limits::{CATCH_UP_ENTRIES_MAX, HAND_OVER_ENTRIES_MAX},
+    service::Service,
+};
 
 type Step = Result<v1::AdvanceMoveResponse, String>;
 
@@ -102,10 +106,15 @@ impl Service {
             return Ok(at(next));
         }
         if from == self.node.node_id() {
-            let others = voters.iter().copied();
-            let Some(heir) =
-                others.clone().find(|node| *node == to).or_else(|| voters.first().copied())
-            else {
+            // The shard waits until its next leader has every entry, so who lacks more than is under way does not
+            // become it.
+            let lacks = |node: &NodeId| match group.catch_up(*node) {
+                Some(progress) if progress.matched.is_some() => progress.behind(),
+                _ => u64::MAX,
+            };
+            let is_ready = voters.contains(&to) && lacks(&to) <= HAND_OVER_ENTRIES_MAX;
+            let first = || voters.iter().copied().min_by_key(|node| (lacks(node), *node));
+            let Some(heir) = is_ready.then_some(to).or_else(first) else {
                 return Err("no other replica is left".to_owned());
             };
             group.transfer_leader(heir).await.map_err(|error| error.to_string())?;
