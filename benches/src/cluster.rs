@@ -33,6 +33,15 @@ pub struct Cluster {
 impl Cluster {
     /// One node, or three, with so many shards, and waits until they are ready.
     pub fn start<const NODES: usize>(run: &Run, shards: u32) -> Result<Self> {
+        Self::start_with::<NODES>(run, shards, &[])
+    }
+
+    /// The same with settings, by the names of the environment.
+    pub fn start_with<const NODES: usize>(
+        run: &Run,
+        shards: u32,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let addresses: [SocketAddr; NODES] = free_addresses()?;
         let mut cluster =
             Self { nodes: Vec::new(), addresses: addresses.to_vec(), dirs: Vec::new() };
@@ -40,7 +49,7 @@ impl Cluster {
         for (node, address) in (1..).zip(addresses) {
             let dir = run.scratch()?;
             let more = if NODES == 1 { &single[..] } else { &[] };
-            cluster.nodes.push(start_node(node, address, dir.path(), more)?);
+            cluster.nodes.push(start_node(node, address, dir.path(), more, settings)?);
             cluster.dirs.push(dir);
         }
         if NODES > 1 {
@@ -58,7 +67,7 @@ impl Cluster {
     pub fn add_node(&mut self, run: &Run) -> Result<()> {
         let [address] = free_addresses()?;
         let (node, dir) = (self.nodes.len() as u64 + 1, run.scratch()?);
-        self.nodes.push(start_node(node, address, dir.path(), &[])?);
+        self.nodes.push(start_node(node, address, dir.path(), &[], &[])?);
         self.dirs.push(dir);
         let (node, at) = (node.to_string(), address.to_string());
         self.operate(&["node", "add", &node, &at])?;
@@ -134,8 +143,15 @@ fn slot(node: u64) -> Result<usize> {
 }
 
 /// Starts a store and waits until it listens.
-fn start_node(node: u64, address: SocketAddr, dir: &Path, more: &[&str]) -> Result<Server> {
+fn start_node(
+    node: u64,
+    address: SocketAddr,
+    dir: &Path,
+    more: &[&str],
+    settings: &[(&str, &str)],
+) -> Result<Server> {
     let mut command = Command::new(binary()?);
+    command.envs(settings.iter().copied());
     command.arg("store").arg("--data").arg(dir.join("data"));
     command.args(["--node-id", &node.to_string(), "--listen", &address.to_string()]);
     command.args(["--http", "127.0.0.1:0"]).args(more);

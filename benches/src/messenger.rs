@@ -24,6 +24,12 @@ const ANY: &str = "127.0.0.1:0";
 /// second, and their answers: nothing would be idle.
 const KEEPALIVE: (&str, &str) = ("SWITCHBOARD_KEEPALIVE_MS", "600000");
 
+/// Beyond so many gateways, each with as many devices as a process may have files, two processors are shared by a
+/// hundred processes and more while the devices connect, and a gateway may wait longer for its turn than a lease of
+/// the default lasts.
+const FEW_GATEWAYS: usize = 12;
+const LEASE: (&str, &str) = ("SWITCHBOARD_LEASE_MS", "60000");
+
 /// What devices talk to the gateways by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -51,7 +57,8 @@ struct Process {
 impl Messenger {
     /// Starts a store node with 16 shards, a chat and so many gateways, and waits until they are ready.
     pub fn start(run: &Run, gateways: usize, transport: Transport) -> Result<Self> {
-        let cluster = Cluster::start::<1>(run, 16)?;
+        let settings = if gateways > FEW_GATEWAYS { &[LEASE][..] } else { &[] };
+        let cluster = Cluster::start_with::<1>(run, 16, settings)?;
         let certificates = run.scratch()?;
         if transport == Transport::Tls {
             make_certificates(certificates.path())?;
