@@ -112,7 +112,7 @@ impl Cluster {
     pub fn restart(&mut self, node: u64) -> Result<()> {
         let slot = slot(node)?;
         let (address, dir) = (self.addresses[slot], self.dirs[slot].path());
-        self.nodes[slot] = start_node(node, address, dir, &[])?;
+        self.nodes[slot] = start_node(node, address, dir, &[], &[])?;
         self.wait_ready()
     }
 

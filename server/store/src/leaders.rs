@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -54,13 +55,13 @@ impl Leaders {
     }
 
     /// Waits until it is time to ask again; whether that is because of a doubt.
-    async fn next_look(&self) -> bool {
+    async fn next_look(&self, interval: Duration) -> bool {
         let doubted = async {
             // What comes back is sent again soon, and while a shard has no leader asking helps nobody.
             tokio::time::sleep(limits::LEADERS_ASK_PAUSE).await;
             self.doubted.notified().await;
         };
-        tokio::time::timeout(limits::LEADERS_LOOK_INTERVAL, doubted).await.is_ok()
+        tokio::time::timeout(interval, doubted).await.is_ok()
     }
 
     fn set_unsettled(&self, unsettled: BTreeSet<u32>) {
@@ -184,9 +185,17 @@ impl Service {
             }
             tokio::select! {
                 () = token.cancelled() => return,
-                _ = self.leaders.next_look() => {}
+                _ = self.leaders.next_look(self.leaders_look_interval()) => {}
             }
         }
+    }
+
+    /// A shard that moves changes its leader, and until this node hears of that, whoever asks it sends all that is
+    /// for the shard to the wrong node.
+    fn leaders_look_interval(&self) -> Duration {
+        let is_moving =
+            self.node.meta().shard().meta(|meta| meta.placement().moves().next().is_some());
+        if is_moving { limits::LEADERS_LOOK_WHILE_MOVING } else { limits::LEADERS_LOOK_INTERVAL }
     }
 
     /// What a node leads; who does not answer leads nothing that could be reached.
@@ -247,11 +256,14 @@ mod tests {
     #[tokio::test]
     async fn what_was_sent_to_the_wrong_node_makes_one_look_come_early() {
         let leaders = Leaders::default();
-        assert!(!leaders.next_look().await);
+        assert!(!leaders.next_look(limits::LEADERS_LOOK_INTERVAL).await);
         leaders.doubt();
         leaders.doubt();
-        assert!(leaders.next_look().await);
-        assert!(!leaders.next_look().await, "both are answered by one look");
+        assert!(leaders.next_look(limits::LEADERS_LOOK_INTERVAL).await);
+        assert!(
+            !leaders.next_look(limits::LEADERS_LOOK_INTERVAL).await,
+            "both are answered by one look"
+        );
     }
 
     #[test]

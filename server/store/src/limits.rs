@@ -37,6 +37,8 @@ pub const EVENTS_RETRY_PAUSE: Duration = Duration::from_millis(200);
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the leaders of shards that are not here are asked for.
 pub const LEADERS_LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// The same while any shard moves.
+pub const LEADERS_LOOK_WHILE_MOVING: Duration = Duration::from_millis(20);
 /// The pause before they are asked again because something was sent to the wrong node.
 pub const LEADERS_ASK_PAUSE: Duration = Duration::from_millis(10);
 /// How long an answer to that may take.
