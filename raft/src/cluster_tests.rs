@@ -36,6 +36,9 @@ struct MeshState {
     cut: BTreeSet<NodeId>,
     /// A node to which nothing comes but what may overtake.
     held: Option<NodeId>,
+    /// Numbers of snapshots that were sent, and how many of the next are lost.
+    snapshots: Vec<u64>,
+    snapshots_lost: usize,
     /// The highest index that an append without entries, sent to it, speaks of.
     spoken_of: u64,
 }
@@ -155,6 +158,14 @@ impl Transport for MeshTransport {
         snapshot: SnapshotFile,
     ) -> BoxFuture<'static, Result<RaftVote, TransportError>> {
         let (mesh, from) = (self.mesh.clone(), self.from);
+        {
+            let mut state = mesh.0.lock();
+            state.snapshots.push(snapshot.number());
+            if state.snapshots_lost > 0 {
+                state.snapshots_lost -= 1;
+                return Box::pin(async move { Err(TransportError::Broken(to)) });
+            }
+        }
         Box::pin(async move {
             match mesh.group(from, to, group) {
                 Some(group) => {
@@ -308,12 +319,19 @@ async fn a_replica_behind_the_purged_log_gets_a_snapshot() {
     assert_eq!(checkpoint(meta, true).await, Some(Purged::ToCheckpoint));
     assert!(meta.status().purged.is_some_and(|purged| purged.index >= at));
 
-    cluster.mesh.0.lock().cut.clear();
+    {
+        let mut state = cluster.mesh.0.lock();
+        state.cut.clear();
+        state.snapshots_lost = 2;
+    }
     cluster.write(40).await;
     let leader = cluster.leader().await;
     cluster.wait_applied(applied(&leader), &cluster.nodes).await;
     assert_eq!(lagging.meta().shard().state_hash(), leader.meta().shard().state_hash());
     assert!(lagging.meta().status().checkpoint.is_some_and(|held| held.index >= at));
+    // One that did not get through is sent again, and not written again.
+    let sent = cluster.mesh.0.lock().snapshots.clone();
+    assert!(sent.len() >= 3 && sent.iter().all(|number| *number == sent[0]), "{sent:?}");
     cluster.shutdown().await;
 }
 

@@ -102,7 +102,7 @@ impl Group {
         let inherited = log.group_state(id).last;
         let news = Arc::new(News::new(log_time.clone(), shard.applied(), inherited));
         let machine = StateMachine::new(shard.clone(), news.clone(), snapshots);
-        let network = NetworkFactory { transport, node_id, group: id };
+        let network = NetworkFactory { transport, node_id, group: id, unsent: Arc::default() };
         let config = settings::raft_config(format!("group-{id}"))
             .map_err(|error| GroupOpenError::Settings { reason: error.to_string() })?;
         let raft = Raft::new(node_id, config, network, store, machine)

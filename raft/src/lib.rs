@@ -82,7 +82,7 @@ pub use restoring::{
     RestoreError, RestoreOptions, Restored, Verified, VerifyError, restore, verify,
 };
 pub use shard_of::shard_of;
-pub use snapshot::SnapshotFile;
+pub use snapshot::{PartialSnapshot, SnapshotFile};
 pub use state_machine::Applied;
 pub use status::{GroupStatus, Role, Staleness};
 pub use types::{NodeId, RaftVote};

@@ -22,6 +22,7 @@
 //!
 //! A node alone has [`NoPeers`].
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,13 +38,14 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{ErrorSubject, ErrorVerb, OptionalSend, ToStorageResult};
+use parking_lot::Mutex;
 use switchboard_engine::GroupId;
 
 use crate::gathering::{Gathering, Held};
 use crate::limits::APPENDS_IN_FLIGHT_MAX;
 use crate::planted::{self, PlantedBug};
 use crate::snapshot::{SnapshotData, SnapshotFile};
-use crate::types::{NodeId, RaftSnapshot, RaftVote, TypeConfig};
+use crate::types::{NodeId, RaftSnapshot, RaftVote, SnapshotMeta, TypeConfig};
 
 /// What one replica asks of another.
 #[derive(Clone, Debug)]
@@ -167,6 +169,9 @@ pub(crate) struct NetworkFactory {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) node_id: NodeId,
     pub(crate) group: GroupId,
+    /// Files that did not get through to a peer. A lock, because each peer has a task of its own; held to take or to
+    /// put one.
+    pub(crate) unsent: Arc<Mutex<BTreeMap<NodeId, SnapshotFile>>>,
 }
 
 /// One group's way to one peer.
@@ -202,6 +207,14 @@ impl Network {
             }
             TransportError::Broken(_) => RPCError::Network(NetworkError::new(&error)),
         }
+    }
+
+    /// The file that did not get through the last time, if it holds what is to be sent now: it goes on from where it
+    /// was cut off, and need not be written again.
+    fn unsent_since(&self, meta: &SnapshotMeta) -> Option<SnapshotFile> {
+        let unsent = self.factory.unsent.lock().remove(&self.target)?;
+        let held = unsent.meta().ok()?;
+        (held.last_log_id >= meta.last_log_id).then_some(unsent)
     }
 
     async fn ask_for_vote(
@@ -309,17 +322,21 @@ impl RaftNetworkV2<TypeConfig> for Network {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let signature = snapshot.meta.signature();
         let sent = async {
-            let file = snapshot
-                .snapshot
-                .into_file()
-                .await
-                .sto_res(|| (ErrorSubject::Snapshot(Some(signature)), ErrorVerb::Read))?;
-            let NetworkFactory { transport, group, .. } = &self.factory;
-            let sent = transport.send_snapshot(self.target, *group, vote, file);
+            let file = match self.unsent_since(&snapshot.meta) {
+                Some(unsent) => Ok(unsent),
+                None => snapshot.snapshot.into_file().await,
+            };
+            let file =
+                file.sto_res(|| (ErrorSubject::Snapshot(Some(signature)), ErrorVerb::Read))?;
+            let NetworkFactory { transport, group, unsent, .. } = &self.factory;
+            let sent = transport.send_snapshot(self.target, *group, vote, file.clone());
             // openraft passes the bound on and leaves it to the network. A receiver that hangs in its install would
             // get nothing any more.
             let answer = tokio::time::timeout(option.hard_ttl(), sent).await;
             let answer = answer.unwrap_or(Err(TransportError::Timeout(self.target)));
+            if answer.is_err() {
+                unsent.lock().insert(self.target, file);
+            }
             answer.map(SnapshotResponse::new).map_err(|error| {
                 self.error(error, RPCTypes::InstallSnapshot, option.hard_ttl()).into()
             })

@@ -31,7 +31,7 @@ use crate::health::{unreadable, watch_disk, watch_failures};
 use crate::opener::{GroupOpener, blocking};
 use crate::options::{NodeOptions, check};
 use crate::shard_of::shard_of;
-use crate::snapshot::{SnapshotDir, SnapshotFile};
+use crate::snapshot::{PartialSnapshot, SnapshotDir};
 use crate::ticker;
 use crate::transfer;
 use crate::types::NodeId;
@@ -266,12 +266,9 @@ impl Node {
         }
     }
 
-    /// A new snapshot file, filled on a thread that may block; see [`Group::receive_snapshot`].
-    pub async fn snapshot_file<F>(&self, fill: F) -> std::io::Result<SnapshotFile>
-    where
-        F: FnOnce(&mut dyn std::io::Write) -> std::io::Result<()> + Send + 'static,
-    {
-        self.inner.opener.snapshots.create(fill).await
+    /// A new snapshot file, to be filled on a thread that may block; see [`Group::receive_snapshot`].
+    pub fn begin_snapshot(&self) -> std::io::Result<PartialSnapshot> {
+        self.inner.opener.snapshots.begin()
     }
 
     /// The options that it was opened with.

@@ -7,7 +7,8 @@
 //! to which entry, and the receiver goes by the file.
 //!
 //! A snapshot file is temporary on both sides: its name is unique, and dropping it removes it.
-//! What a crash leaves behind is removed when the node opens.
+//! What a crash leaves behind is removed when the node opens. A file that could not be sent to its end is kept for
+//! the next try, and so is what came of it at the receiver ([`PartialSnapshot`]).
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ impl SnapshotDir {
         let files = self.files.clone();
         let task = crate::blocking::run(move || {
             let handle = files.open(&path, OpenMode::CreateNew)?;
-            let file = SnapshotFile(Arc::new(Temporary { files, path }));
+            let file = SnapshotFile(Arc::new(Temporary { files, path, number }));
             let sequential = Sequential { handle, at: 0 };
             let mut writer = BufWriter::with_capacity(SNAPSHOT_BUFFER_BYTES, sequential);
             fill(&mut writer)?;
@@ -63,6 +64,48 @@ impl SnapshotDir {
     }
 }
 
+impl SnapshotDir {
+    /// A new file, to be written by whoever receives it, on threads that may block.
+    pub(crate) fn begin(&self) -> io::Result<PartialSnapshot> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (files, path) = (self.files.clone(), self.dir.join(format!("{number:08}.snapshot")));
+        let handle = files.open(&path, OpenMode::CreateNew)?;
+        let file = SnapshotFile(Arc::new(Temporary { files, path, number }));
+        Ok(PartialSnapshot { file, to: Sequential { handle, at: 0 } })
+    }
+}
+
+/// The beginning of a snapshot that is being received; dropping it removes it.
+pub struct PartialSnapshot {
+    file: SnapshotFile,
+    to: Sequential,
+}
+
+impl std::fmt::Debug for PartialSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartialSnapshot").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl PartialSnapshot {
+    /// Bytes written.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.to.at
+    }
+
+    /// Writes at the end; it blocks.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.to.write_all(bytes)
+    }
+
+    /// The file as it is now, which the sender has said is the whole.
+    #[must_use]
+    pub fn finish(self) -> SnapshotFile {
+        self.file
+    }
+}
+
 /// A shard in a file, removed with the last of its handles.
 #[derive(Clone, Debug)]
 pub struct SnapshotFile(Arc<Temporary>);
@@ -70,8 +113,19 @@ pub struct SnapshotFile(Arc<Temporary>);
 impl SnapshotFile {
     /// Reads the file from its start.
     pub fn reader(&self) -> io::Result<impl Read + use<>> {
+        self.reader_from(0)
+    }
+
+    /// Reads the file from a byte on.
+    pub fn reader_from(&self, at: u64) -> io::Result<impl Read + use<>> {
         let handle = self.0.files.open(&self.0.path, OpenMode::Read)?;
-        Ok(BufReader::with_capacity(SNAPSHOT_BUFFER_BYTES, Sequential { handle, at: 0 }))
+        Ok(BufReader::with_capacity(SNAPSHOT_BUFFER_BYTES, Sequential { handle, at }))
+    }
+
+    /// Tells it from every other one of this life of the node.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.0.number
     }
 
     /// What the file holds, by its own header.
@@ -87,6 +141,7 @@ impl SnapshotFile {
 struct Temporary {
     files: Arc<dyn Files>,
     path: PathBuf,
+    number: u64,
 }
 
 impl std::fmt::Debug for Temporary {

@@ -53,6 +53,10 @@ pub(crate) struct Peers {
     state: RwLock<State>,
     /// Told when the members change.
     changes: watch::Sender<()>,
+    /// Tells snapshots of this life of the node from those of others.
+    life: u64,
+    /// What came of snapshots that were cut off.
+    partials: snapshot::Partials,
     /// Bytes of snapshots on their way, by node and group. A lock, for operators ask; held to count.
     sending: Sending,
     /// Told when a node and this one refused to talk to each other.
@@ -107,6 +111,8 @@ impl Peers {
             state,
             changes,
             sending,
+            life: rand::random(),
+            partials: snapshot::Partials::default(),
             doubted,
             joining,
         }))
@@ -275,7 +281,7 @@ impl Transport for Peers {
         snapshot: SnapshotFile,
     ) -> BoxFuture<'static, Result<RaftVote, TransportError>> {
         let target = self.links(to).map(|links| links.raft.target().clone());
-        let sending = self.sending.clone();
+        let (sending, life) = (self.sending.clone(), self.life);
         Box::pin(async move {
             let target = target.ok_or(TransportError::Unreachable(to))?;
             let count = {
@@ -285,7 +291,7 @@ impl Transport for Peers {
                 }
             };
             let _sent = Sent(sending, (to, group));
-            let sent = snapshot::send(target, group, vote, snapshot, count).await;
+            let sent = snapshot::send(target, group, vote, life, snapshot, count).await;
             sent.map_err(|error| {
                 tracing::warn!(to, group, %error, "a snapshot was not installed");
                 TransportError::Broken(to)

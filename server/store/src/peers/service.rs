@@ -70,7 +70,18 @@ impl PeerService for PeerServer {
         let mut messages = request.into_inner();
         let header = messages.message().await?.unwrap_or_default();
         self.0.check_peer(header.hello.as_ref())?;
-        snapshot::receive(&self.0.node, header, messages).await.map(Response::new)
+        let partials = &self.0.peers.partials;
+        snapshot::receive(&self.0.node, partials, header, messages).await.map(Response::new)
+    }
+
+    async fn snapshot_offset(
+        &self,
+        request: Request<v1::SnapshotOffsetRequest>,
+    ) -> Result<Response<v1::SnapshotOffsetResponse>, Status> {
+        let v1::SnapshotOffsetRequest { hello, group, sender_life, number } = request.into_inner();
+        self.0.check_peer(hello.as_ref())?;
+        let offset = self.0.peers.partials.offset(group, (sender_life, number));
+        Ok(Response::new(v1::SnapshotOffsetResponse { offset }))
     }
 
     type WatchShardStream = ReceiverStream<Result<v1::WatchResponse, Status>>;

@@ -1,26 +1,62 @@
 //! A replica's state on its way: chunks of a file over a connection of its own, at a bounded rate.
 //!
 //! The file is read and written on threads that may block; a few chunks at a time are in memory. The
-//! state is installed when all of it is there, and the engine checks it before.
+//! state is installed when all of it is there, and the engine checks it before. What came of a snapshot that was cut
+//! off is kept, one of each group, and the sender asks for how much that is before it sends it again.
 
-use std::io::{self, Read as _};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read as _},
+};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use switchboard_api::{limits::GRPC_MESSAGE_BYTES_MAX, v1};
 use switchboard_engine::GroupId;
-use switchboard_raft::{Node, RaftVote, SnapshotFile, decode_vote, encode_vote};
-use tokio::{sync::mpsc, time::Instant};
+use switchboard_raft::{Node, PartialSnapshot, RaftVote, SnapshotFile, decode_vote, encode_vote};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::link::Target;
 use crate::{errors, limits};
 
+/// Which snapshot it is: the life of the node that sends it, and its number there.
+pub(super) type Id = (u64, u64);
+
+/// The beginnings of snapshots that were cut off, one of each group. A lock, because each is received by a task of
+/// its own; held to take or to put one.
+#[derive(Default)]
+pub(super) struct Partials(Mutex<BTreeMap<GroupId, (Id, PartialSnapshot)>>);
+
+impl Partials {
+    /// How much of a snapshot is here.
+    pub(super) fn offset(&self, group: GroupId, id: Id) -> u64 {
+        let partials = self.0.lock();
+        let partial = partials.get(&group).filter(|(known, _)| *known == id);
+        partial.map_or(0, |(_, partial)| partial.bytes())
+    }
+
+    /// What is here of a snapshot, if that is where its sender goes on. Of another one nothing is kept.
+    fn take(&self, group: GroupId, id: Id, offset: u64) -> Option<PartialSnapshot> {
+        let (known, partial) = self.0.lock().remove(&group)?;
+        (known == id && partial.bytes() == offset).then_some(partial)
+    }
+
+    fn put(&self, group: GroupId, id: Id, partial: PartialSnapshot) {
+        self.0.lock().insert(group, (id, partial));
+    }
+}
+
 /// Sends a snapshot and returns the receiver's vote once it is installed there.
 pub(super) async fn send(
     target: Target,
     group: GroupId,
     vote: RaftVote,
+    sender_life: u64,
     snapshot: SnapshotFile,
     count: impl Fn(u64) + Send + 'static,
 ) -> Result<RaftVote, Status> {
@@ -33,10 +69,19 @@ pub(super) async fn send(
     let mut client = v1::peer_service_client::PeerServiceClient::new(channel)
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let (messages, receiver) = mpsc::channel(limits::SNAPSHOT_CHUNKS_AHEAD_MAX);
+    let (hello, number) = (Some(target.hello), snapshot.number());
+    let asked = v1::SnapshotOffsetRequest { hello: hello.clone(), group, sender_life, number };
+    // A node of before this question has nothing of it either.
+    let offset = timeout(limits::PEER_CONNECT_WAIT_MAX, client.snapshot_offset(asked)).await;
+    let offset = offset.ok().and_then(Result::ok).map_or(0, |answer| answer.into_inner().offset);
+    let vote = encode_vote(&vote);
     let header = v1::InstallSnapshotRequest {
-        hello: Some(target.hello),
+        hello,
         group,
-        vote: encode_vote(&vote),
+        vote,
+        sender_life,
+        number,
+        offset,
         ..Default::default()
     };
     let feeding = tokio::spawn(feed(header, snapshot, messages, count));
@@ -55,11 +100,12 @@ async fn feed(
     messages: mpsc::Sender<v1::InstallSnapshotRequest>,
     count: impl Fn(u64) + Send,
 ) {
+    let offset = header.offset;
     if messages.send(header).await.is_err() {
         return;
     }
     let (chunks, mut ready) = mpsc::channel::<io::Result<Bytes>>(1);
-    tokio::task::spawn_blocking(move || read(&snapshot, &chunks));
+    tokio::task::spawn_blocking(move || read(&snapshot, offset, &chunks));
     let (started, mut sent) = (Instant::now(), 0_u64);
     while let Some(chunk) = ready.recv().await {
         let Ok(chunk) =
@@ -68,7 +114,7 @@ async fn feed(
             return;
         };
         sent += chunk.len() as u64;
-        count(sent);
+        count(offset + sent);
         let last = chunk.is_empty();
         let message = v1::InstallSnapshotRequest { chunk, last, ..Default::default() };
         if messages.send(message).await.is_err() {
@@ -80,8 +126,8 @@ async fn feed(
 }
 
 /// Ends with an empty chunk, or with an error.
-fn read(snapshot: &SnapshotFile, chunks: &mpsc::Sender<io::Result<Bytes>>) {
-    let mut reader = match snapshot.reader() {
+fn read(snapshot: &SnapshotFile, offset: u64, chunks: &mpsc::Sender<io::Result<Bytes>>) {
+    let mut reader = match snapshot.reader_from(offset) {
         Ok(reader) => reader,
         Err(error) => {
             // The sender may have given up.
@@ -102,21 +148,22 @@ fn read(snapshot: &SnapshotFile, chunks: &mpsc::Sender<io::Result<Bytes>>) {
 /// Receives a snapshot whose header was checked, and installs it.
 pub(super) async fn receive(
     node: &Node,
+    partials: &Partials,
     header: v1::InstallSnapshotRequest,
     mut messages: Streaming<v1::InstallSnapshotRequest>,
 ) -> Result<v1::InstallSnapshotResponse, Status> {
-    let group = node.group(header.group).ok_or_else(errors::not_initialized)?;
+    let v1::InstallSnapshotRequest { group: group_id, sender_life, number, offset, .. } = header;
+    let (group, id) = (node.group(group_id), (sender_life, number));
+    let group = group.ok_or_else(errors::not_initialized)?;
     let vote = decode_vote(&header.vote).map_err(|error| errors::peer_nonsense(&error))?;
-    let (chunks, mut ready) = mpsc::channel::<Bytes>(limits::SNAPSHOT_CHUNKS_AHEAD_MAX);
-    let filling = node.snapshot_file(move |file| {
-        while let Some(chunk) = ready.blocking_recv() {
-            if chunk.is_empty() {
-                return Ok(());
-            }
-            file.write_all(&chunk)?;
-        }
-        Err(io::ErrorKind::UnexpectedEof.into())
-    });
+    let begun = match partials.take(group_id, id, offset) {
+        Some(partial) => Ok(partial),
+        None if offset == 0 => node.begin_snapshot(),
+        None => Err(io::ErrorKind::NotFound.into()),
+    };
+    let begun = begun.map_err(|error| errors::peer_nonsense(&error))?;
+    let (chunks, ready) = mpsc::channel::<Bytes>(limits::SNAPSHOT_CHUNKS_AHEAD_MAX);
+    let filling = tokio::task::spawn_blocking(move || fill(begun, ready));
     let receiving = async {
         while let Some(message) = messages.message().await? {
             let v1::InstallSnapshotRequest { chunk, last, .. } = message;
@@ -129,10 +176,34 @@ pub(super) async fn receive(
         drop(chunks);
         Ok::<(), Status>(())
     };
-    let (file, received) = tokio::join!(filling, receiving);
-    received?;
-    let file = file.map_err(|error| errors::peer_nonsense(&error))?;
+    let (filled, received) = tokio::join!(filling, receiving);
+    let filled = filled.map_err(|error| errors::peer_nonsense(&error))?;
+    let file = match filled.map_err(|error| errors::peer_nonsense(&error))? {
+        Filled::Whole(file) => file,
+        Filled::CutOff(partial) => {
+            partials.put(group_id, id, partial);
+            received?;
+            return Err(errors::peer_nonsense(&io::Error::from(io::ErrorKind::UnexpectedEof)));
+        }
+    };
     let vote = group.receive_snapshot(vote, file).await;
     let vote = vote.map_err(|error| errors::peer_nonsense(&error))?;
     Ok(v1::InstallSnapshotResponse { vote: encode_vote(&vote) })
+}
+
+/// What became of a snapshot when its stream ended.
+enum Filled {
+    Whole(SnapshotFile),
+    CutOff(PartialSnapshot),
+}
+
+/// Writes chunks until the empty one, which is the last.
+fn fill(mut partial: PartialSnapshot, mut chunks: mpsc::Receiver<Bytes>) -> io::Result<Filled> {
+    while let Some(chunk) = chunks.blocking_recv() {
+        if chunk.is_empty() {
+            return Ok(Filled::Whole(partial.finish()));
+        }
+        partial.write(&chunk)?;
+    }
+    Ok(Filled::CutOff(partial))
 }

@@ -354,6 +354,62 @@ async fn a_cluster_that_was_begun_on_one_node_is_not_made_on_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_cut_off_goes_on_where_it_was() {
+    let nodes = Nodes::made().await;
+    let mut identities = Vec::new();
+    for store in &nodes.stores[..2] {
+        let mut peer = PeerServiceClient::new(store.channel.clone());
+        identities.push(peer.identify(v1::IdentifyRequest {}).await.unwrap().into_inner());
+    }
+    let [to, from] = &identities[..] else { unreachable!("two were asked") };
+    let hello = v1::PeerHello {
+        protocol: to.protocol,
+        cluster_id: to.cluster_id.clone(),
+        from_node_id: from.node_id,
+        from_disk_id: from.disk_id.clone(),
+        to_node_id: to.node_id,
+        to_disk_id: to.disk_id.clone(),
+        format_oldest: from.format_oldest,
+        format_newest: from.format_newest,
+    };
+    let mut peer = PeerServiceClient::new(nodes.stores[0].channel.clone());
+    let asking = (peer.clone(), hello.clone());
+    let offset = async |number: u64| {
+        let (mut peer, hello) = asking.clone();
+        let hello = Some(hello);
+        let asked = v1::SnapshotOffsetRequest { hello, group: 1, sender_life: 7, number };
+        peer.snapshot_offset(asked).await.unwrap().into_inner().offset
+    };
+    let messages = |offset: u64, last: bool| {
+        let header = v1::InstallSnapshotRequest {
+            hello: Some(hello.clone()),
+            group: 1,
+            vote: switchboard_raft::encode_vote(&switchboard_raft::RaftVote::new(1, 2)),
+            sender_life: 7,
+            number: 1,
+            offset,
+            ..Default::default()
+        };
+        let chunk =
+            v1::InstallSnapshotRequest { chunk: vec![9; 1_000].into(), ..Default::default() };
+        let end = last.then(|| v1::InstallSnapshotRequest { last, ..Default::default() });
+        tokio_stream::iter([header, chunk].into_iter().chain(end))
+    };
+    assert_eq!(offset(1).await, 0);
+    for kept in [1_000, 2_000] {
+        // It ends without a last message, as when the sender dies.
+        peer.install_snapshot(messages(kept - 1_000, false)).await.unwrap_err();
+        assert_eq!((offset(1).await, offset(2).await), (kept, 0));
+    }
+    // Whoever goes on elsewhere than where it was cut off begins anew, and so does who sent no snapshot.
+    peer.install_snapshot(messages(500, false)).await.unwrap_err();
+    assert_eq!(offset(1).await, 0);
+    peer.install_snapshot(messages(0, true)).await.unwrap_err();
+    assert_eq!(offset(1).await, 0);
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_its_disk_is_not_talked_to() {
     let mut nodes = Nodes::made().await;
     send(&mut nodes.stores[1], "bob", 1).await;
