@@ -48,23 +48,18 @@ impl SnapshotDir {
     where
         F: FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
     {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(format!("{number:08}.snapshot"));
-        let files = self.files.clone();
+        let dir = self.clone();
         let task = crate::blocking::run(move || {
-            let handle = files.open(&path, OpenMode::CreateNew)?;
-            let file = SnapshotFile(Arc::new(Temporary { files, path, number }));
-            let sequential = Sequential { handle, at: 0 };
-            let mut writer = BufWriter::with_capacity(SNAPSHOT_BUFFER_BYTES, sequential);
+            let mut partial = dir.begin()?;
+            let mut writer = BufWriter::with_capacity(SNAPSHOT_BUFFER_BYTES, &mut partial.to);
             fill(&mut writer)?;
             writer.flush()?;
-            Ok(file)
+            drop(writer);
+            Ok(partial.finish())
         });
         task.await.map_err(io::Error::other)?
     }
-}
 
-impl SnapshotDir {
     /// A new file, to be written by whoever receives it, on threads that may block.
     pub(crate) fn begin(&self) -> io::Result<PartialSnapshot> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);

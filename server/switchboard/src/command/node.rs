@@ -90,11 +90,7 @@ pub(super) async fn nodes(client: &Client) -> Result<Vec<Node>, Failure> {
 
 impl Node {
     fn of(listed: list_nodes_response::Node) -> Node {
-        let state = match listed.state() {
-            NodeState::NodeActive => "active",
-            NodeState::NodeDraining => "draining",
-            NodeState::NodeRemoved => "removed",
-        };
+        let state = state_name(listed.state());
         let (info, reachable) = (listed.node.unwrap_or_default(), listed.status.is_some());
         let status = listed.status.unwrap_or_default();
         let leads = status.shards.iter().filter(|shard| shard.leader_node_id == info.node_id);
@@ -119,15 +115,36 @@ impl Node {
 
     /// What it is in the cluster, and what is wrong with it.
     fn state_words(&self) -> String {
-        let fault = match (self.returning, self.reachable, self.disk_almost_full) {
-            // Nobody asks it anything before its old disk is forgotten.
-            (true, _, _) => ", its old disk is being forgotten",
-            (_, false, _) => ", unreachable",
-            (_, true, true) => ", disk almost full",
-            (_, true, false) => "",
-        };
-        format!("{}{fault}", self.state)
+        state_words(self.state, fault(self.returning, self.reachable, self.disk_almost_full))
     }
+}
+
+pub(super) fn state_name(state: NodeState) -> &'static str {
+    match state {
+        NodeState::NodeActive => "active",
+        NodeState::NodeDraining => "draining",
+        NodeState::NodeRemoved => "removed",
+    }
+}
+
+/// What is wrong with a node.
+pub(super) fn fault(
+    returning: bool,
+    reachable: bool,
+    disk_almost_full: bool,
+) -> Option<&'static str> {
+    match (returning, reachable, disk_almost_full) {
+        // Nobody asks it anything before its old disk is forgotten.
+        (true, _, _) => Some("its old disk is being forgotten"),
+        (_, false, _) => Some("unreachable"),
+        (_, true, true) => Some("disk almost full"),
+        (_, true, false) => None,
+    }
+}
+
+/// What a node is in the cluster, and what is wrong with it.
+pub(super) fn state_words(state: &str, fault: Option<&str>) -> String {
+    fault.map_or_else(|| state.to_owned(), |fault| format!("{state}, {fault}"))
 }
 
 pub(super) fn print_nodes(nodes: &[Node]) -> Table {

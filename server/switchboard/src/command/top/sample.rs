@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use switchboard_api::v1::register_request::Kind;
-use switchboard_api::v1::{self, NodeState, list_nodes_response};
+use switchboard_api::v1::{self, list_nodes_response};
 
 pub(super) use self::totals::Totals;
 use super::ask::{Look, Told};
 use crate::command::moves::{Move, step};
+use crate::command::node;
 
 /// All that is shown.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -163,11 +164,7 @@ impl Sample {
 
 impl Node {
     fn of(listed: &list_nodes_response::Node, shards: &[Shard], at: Duration) -> Node {
-        let state = match listed.state() {
-            NodeState::NodeActive => "active",
-            NodeState::NodeDraining => "draining",
-            NodeState::NodeRemoved => "removed",
-        };
+        let state = node::state_name(listed.state());
         let info = listed.node.clone().unwrap_or_default();
         let status = listed.status.clone().unwrap_or_default();
         let led = || shards.iter().filter(|shard| shard.leader == info.node_id);
@@ -205,21 +202,12 @@ impl Node {
 
     /// What it is in the cluster, and what is wrong with it.
     pub(super) fn state_words(&self) -> String {
-        match self.fault() {
-            Some(fault) => format!("{}, {fault}", self.state),
-            None => self.state.to_owned(),
-        }
+        node::state_words(self.state, self.fault())
     }
 
     /// What is wrong with it.
     pub(super) fn fault(&self) -> Option<&'static str> {
-        match (self.returning, self.reachable, self.disk_almost_full) {
-            // Nobody asks it anything before its old disk is forgotten.
-            (true, _, _) => Some("its old disk is being forgotten"),
-            (_, false, _) => Some("unreachable"),
-            (_, true, true) => Some("disk almost full"),
-            (_, true, false) => None,
-        }
+        node::fault(self.returning, self.reachable, self.disk_almost_full)
     }
 }
 
