@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 pub(crate) struct Addresses {
     /// A lock, taken once when a connection opens and once when it ends.
-    counts: Mutex<HashMap<IpAddr, u32>>,
+    counts: Mutex<HashMap<Arc<IpAddr>, u32>>,
     max: u32,
     loopback: bool,
     /// Of all addresses, loopback too.
@@ -17,7 +17,8 @@ pub(crate) struct Addresses {
 /// A place that a connection holds.
 pub(crate) struct Admitted {
     addresses: Arc<Addresses>,
-    address: Option<IpAddr>,
+    /// Shared by those of an address; none where nothing is counted.
+    address: Option<Arc<IpAddr>>,
 }
 
 impl Addresses {
@@ -34,7 +35,9 @@ impl Addresses {
             return Some(Admitted { addresses: self.clone(), address: None });
         }
         let mut counts = self.counts.lock();
-        let count = counts.entry(address).or_default();
+        let known = counts.get_key_value(&address).map(|(known, _)| known.clone());
+        let address = known.unwrap_or_else(|| Arc::new(address));
+        let count = counts.entry(address.clone()).or_default();
         if *count >= self.max {
             return None;
         }
@@ -47,12 +50,12 @@ impl Addresses {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.addresses.open.decrement(1);
-        let Some(address) = self.address else { return };
+        let Some(address) = &self.address else { return };
         let mut counts = self.addresses.counts.lock();
-        if let Some(count) = counts.get_mut(&address) {
+        if let Some(count) = counts.get_mut(address) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                counts.remove(&address);
+                counts.remove(address);
             }
         }
     }

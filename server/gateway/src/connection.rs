@@ -27,7 +27,7 @@ use crate::{
     handshake::{self, Listed, Refused, TakenIn},
     limits::{FAREWELL_MAX, FRAMES_A_TURN_MAX, SETTLE_MAX, TAKEN_BYTES_MIN, WRITE_QUEUE_BYTES_MAX},
     outcome::Outcome,
-    peers::{Event, Peer},
+    peers::{Event, Moment, Peer},
     receipts::Batch,
     route::{Item, Route, Ticket, What},
     socket::{Moved, Socket},
@@ -68,16 +68,14 @@ impl End {
 
 /// All that is held for a device while it is connected.
 struct Connection<S> {
-    gateway: Arc<Gateway>,
     socket: Socket<S>,
     listed: Listed,
     talk: Talk,
     /// Made at the first send: most connections never need it.
     limiter: Option<Box<DefaultDirectRateLimiter>>,
     route: Option<Arc<Route>>,
-    /// Since when the device has taken too little of what is queued for it, in milliseconds after
-    /// the connection was made, and what it had taken by then. Small, since it is seldom looked at.
-    taking_since_ms: u32,
+    /// Since when the device has taken too little of what is queued for it, and what it had taken by then.
+    taking_since: Option<Moment>,
     taken: u32,
     /// Its place among the connections of its address, and in the count of all.
     _admitted: Admitted,
@@ -93,13 +91,12 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     match handshake::take_in(gateway, &mut socket).await {
         Ok(TakenIn { listed, conversation }) => {
             let mut connection = Connection {
-                gateway: gateway.clone(),
                 socket,
                 listed,
                 talk: Talk::Busy(conversation),
                 limiter: None,
                 route: None,
-                taking_since_ms: 0,
+                taking_since: None,
                 taken: 0,
                 _admitted: admitted,
             };
@@ -155,12 +152,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if end.settle {
             let _ = timeout(SETTLE_MAX, self.settle()).await;
         }
-        if end.release && !self.gateway.draining.is_cancelled() {
+        if end.release && !self.listed.gateway.draining.is_cancelled() {
             let peer = self.peer();
-            let device = Some(peer.device.clone());
+            let device = Some(peer.device());
             let item = release_request::Item { device, epoch: peer.epoch() };
             // What is not released ends with the device's next claim.
-            let _ = self.gateway.releases.submit(item, |()| {});
+            let _ = self.listed.gateway.releases.submit(item, |()| {});
         }
     }
 
@@ -193,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Some(Ok(Moved::Flushed)) => {}
                 None => {}
                 Some(Err(error)) => {
-                    let frame = match handshake::broken(&self.gateway, &error) {
+                    let frame = match handshake::broken(&self.listed.gateway, &error) {
                         Refused::Frame(frame) => Some(*frame),
                         Refused::Gone => None,
                     };
@@ -205,24 +202,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// When the device will have taken too little for too long; `None` while nothing waits for it.
     fn stuck_at(&mut self) -> Option<Instant> {
-        let since = self.listed.peer.since();
         if self.socket.queued_bytes() == 0 {
-            self.taking_since_ms = 0;
+            self.taking_since = None;
             return None;
         }
-        let written = self.socket.written();
-        if self.taking_since_ms == 0 || written.wrapping_sub(self.taken) >= TAKEN_BYTES_MIN {
-            let after = now().saturating_duration_since(since).as_millis();
-            self.taking_since_ms = u32::try_from(after).unwrap_or(u32::MAX).max(1);
+        let (moment, written) = (self.listed.gateway.peers.moment(), self.socket.written());
+        let has_taken = written.wrapping_sub(self.taken) >= TAKEN_BYTES_MIN;
+        let since = self.taking_since.filter(|_| !has_taken).unwrap_or_else(|| {
             self.taken = written;
-        }
-        let taking_since = since + Duration::from_millis(self.taking_since_ms.into());
-        Some(taking_since + Duration::from_millis(self.gateway.config.write_stall_ms))
+            moment
+        });
+        self.taking_since = Some(since);
+        let stall = Duration::from_millis(self.listed.gateway.config.write_stall_ms);
+        Some(now() + stall.saturating_sub(moment.since(since)))
     }
 
     /// The device reads too slowly, or not at all.
     fn stuck(&self) -> End {
-        self.gateway.meters.stuck.increment(1);
+        self.listed.gateway.meters.stuck.increment(1);
         let message = "what waits for this device is not being read";
         End::of(Ending::error(Code::Overloaded, message, Duration::from_secs(1)))
     }
@@ -261,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// Takes a frame, and those that came with it.
     fn frames(&mut self, first: Option<client_frame::Frame>) -> Option<End> {
-        self.listed.peer.set_heard(now());
+        self.listed.peer.set_heard(self.listed.gateway.peers.moment());
         let mut actions = Vec::new();
         let mut next = first;
         let mut taken = 0;
@@ -285,12 +282,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     fn input(&mut self, input: Input, actions: &mut Vec<Action>) {
         let now = self.now();
-        let (limiter, gateway) = (&mut self.limiter, &self.gateway);
+        let (limiter, gateway) = (&mut self.limiter, &self.listed.gateway);
         let mut limited = || {
             let limiter = limiter.get_or_insert_with(|| Box::new(gateway.limiter()));
             limiter.check().err().map(|until| until.wait_time_from(DefaultClock::default().now()))
         };
-        let conversation = self.talk.wake(&self.listed.peer.device);
+        let conversation = self.talk.wake(|| self.listed.peer.device());
         conversation.handle(input, &mut limited, now, actions);
     }
 
@@ -299,13 +296,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             match action {
                 Action::Write(frame) => {
                     if matches!(frame, Frame::Deliver(_) | Frame::Receipt(_)) {
-                        self.gateway.meters.delivered.increment(1);
+                        self.listed.gateway.meters.delivered.increment(1);
                     }
                     if self.socket.queue(&ServerFrame { frame: Some(frame) }).is_err() {
                         return Some(End::of(Ending::Gone));
                     }
                 }
-                Action::Fetch(order) => self.gateway.fetch(self.listed.peer.clone(), order),
+                Action::Fetch(order) => self.listed.gateway.fetch(self.listed.peer.clone(), order),
                 Action::Ack { id, item } => self.ack(id, item),
                 Action::Route { id, send } => self.route(id, What::Send(send)),
                 Action::RouteReceipts { id, batch } => self.route_receipts(id, batch),
@@ -319,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let peer = self.listed.peer.clone();
         let told = peer.clone();
         let done = move |status| told.tell(Event::Acked { id, status });
-        if self.gateway.acks.submit(item, done).is_err() {
+        if self.listed.gateway.acks.submit(item, done).is_err() {
             peer.tell(Event::Acked { id, status: ItemStatus::Overloaded });
         }
     }
@@ -331,11 +328,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     fn route(&mut self, id: u64, what: What) {
         let peer = self.listed.peer.clone();
         if !self.route.as_ref().is_some_and(|route| route.is_live()) {
-            self.route = self.gateway.routes.pick(peer.connection_id);
+            self.route = self.listed.gateway.routes.pick(peer.connection_id);
         }
         match &self.route {
             Some(route) => {
-                let from = peer.device.clone();
+                let from = peer.device();
                 route.submit(Item { ticket: Ticket::new(peer, id), from, what });
             }
             None => {

@@ -229,7 +229,7 @@ impl World {
         }
         let now = Now { at: self.now, unix_ms: 1, queued: 0 };
         let mut actions = Vec::new();
-        self.talk.wake(&self.device).handle(input, &mut || None, now, &mut actions);
+        self.talk.wake(|| self.device.clone()).handle(input, &mut || None, now, &mut actions);
         self.act(actions);
         self.poll();
     }

@@ -144,7 +144,7 @@ impl Gateway {
         self.meters.fetches.increment(1);
         tokio::spawn(async move {
             let request = FetchRequest {
-                device: Some(peer.device.clone()),
+                device: Some(peer.device()),
                 after_seq: order.after_seq,
                 messages_max: order.messages_max,
                 bytes_max: order.bytes_max,

@@ -41,7 +41,7 @@ pub(crate) enum Refused {
 
 /// A peer in the table, for as long as this lives.
 pub(crate) struct Listed {
-    gateway: Arc<Gateway>,
+    pub(crate) gateway: Arc<Gateway>,
     pub(crate) peer: Arc<Peer>,
 }
 
@@ -142,7 +142,7 @@ async fn claim<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let user = Bytes::copy_from_slice(&hello.user);
     let device = DeviceRef { user, device: hello.device };
     // Listed before the claim, so that a push that follows it finds the connection.
-    let peer = gateway.peers.add(device.clone(), lease.incarnation);
+    let peer = gateway.peers.add(&device, lease.incarnation);
     let listed = Listed { gateway: gateway.clone(), peer: peer.clone() };
     let (done, answer) = oneshot::channel();
     let claim = Claim {

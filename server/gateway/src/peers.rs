@@ -4,16 +4,20 @@
 //! a peer is in the table from before its claim until its task ends, so that a push that follows
 //! the claim at once finds it; events are bounded, and a push beyond the bound is remembered by its
 //! seq, which makes a fetch.
+//!
+//! A gateway holds a peer for every idle connection, so it is kept small: two lines of the processor's cache.
 
 use std::{
     collections::{HashMap, VecDeque},
+    num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use switchboard_api::{
     device::v1::redirect::Reason,
@@ -25,6 +29,23 @@ use crate::{delivery::Page, gateway::now, limits::PUSHES_WAITING_MAX, outcome::O
 
 /// Shards of the table, so that connections do not wait for each other.
 const SHARDS: usize = 64;
+
+/// Milliseconds on the clock of a table. They wrap after seven weeks, so only what is near can be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment(NonZeroU32);
+
+impl Moment {
+    fn after(elapsed: Duration) -> Self {
+        let wrapped = (elapsed.as_millis() % (1 << 32)) as u32;
+        Self(NonZeroU32::new(wrapped).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// Nothing if that is later.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        let apart = self.0.get().wrapping_sub(earlier.0.get()) as i32;
+        Duration::from_millis(u64::try_from(apart).unwrap_or(0))
+    }
+}
 
 /// Something for a connection's task.
 #[derive(Debug)]
@@ -63,32 +84,32 @@ struct Queue {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) connection_id: u64,
-    pub(crate) device: DeviceRef,
+    user: Box<[u8]>,
+    device: u32,
     /// Under which the session was claimed.
     pub(crate) incarnation: u64,
     /// 0 until the claim is answered.
     epoch: AtomicU64,
     high: AtomicU64,
-    /// When the connection was made, and how many milliseconds later something was heard last.
-    since: Instant,
-    heard_after_ms: AtomicU64,
+    /// A [`Moment`]: when something was heard of the device last.
+    heard_at: AtomicU32,
     /// It was told to leave.
     leaves: AtomicBool,
-    /// A lock, since many tasks add and one takes; held for a few instructions.
-    queue: Mutex<Queue>,
+    /// None while nothing has come. A lock, since many tasks add and one takes; held for a few instructions.
+    queue: Mutex<Option<Box<Queue>>>,
     changed: Notify,
 }
 
 impl Peer {
-    pub(crate) fn new(connection_id: u64, device: DeviceRef, incarnation: u64) -> Self {
+    fn new(connection_id: u64, device: &DeviceRef, incarnation: u64, now: Moment) -> Self {
         Self {
             connection_id,
-            device,
+            user: device.user.as_ref().into(),
+            device: device.device,
             incarnation,
             epoch: AtomicU64::new(0),
             high: AtomicU64::new(0),
-            since: now(),
-            heard_after_ms: AtomicU64::new(0),
+            heard_at: AtomicU32::new(now.0.get()),
             leaves: AtomicBool::new(false),
             queue: Mutex::default(),
             changed: Notify::new(),
@@ -103,20 +124,24 @@ impl Peer {
         self.epoch.store(epoch, Ordering::Release);
     }
 
+    /// A copy of the device's name.
+    pub(crate) fn device(&self) -> DeviceRef {
+        DeviceRef { user: Bytes::copy_from_slice(&self.user), device: self.device }
+    }
+
+    pub(crate) fn is_of(&self, device: &DeviceRef) -> bool {
+        self.device == device.device && *self.user == device.user[..]
+    }
+
     /// Something was heard of the device.
-    pub(crate) fn set_heard(&self, now: Instant) {
-        let after = now.saturating_duration_since(self.since).as_millis();
-        self.heard_after_ms.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Relaxed);
+    pub(crate) fn set_heard(&self, now: Moment) {
+        self.heard_at.store(now.0.get(), Ordering::Relaxed);
     }
 
-    /// When the connection was made.
-    pub(crate) fn since(&self) -> Instant {
-        self.since
-    }
-
-    /// When something was heard of the device last.
-    pub(crate) fn heard_at(&self) -> Instant {
-        self.since + Duration::from_millis(self.heard_after_ms.load(Ordering::Relaxed))
+    /// For how long nothing was heard of the device.
+    pub(crate) fn silent_for(&self, now: Moment) -> Duration {
+        let heard_at = NonZeroU32::new(self.heard_at.load(Ordering::Relaxed));
+        now.since(Moment(heard_at.unwrap_or(NonZeroU32::MIN)))
     }
 
     /// The highest seq written, as of a moment ago.
@@ -136,7 +161,7 @@ impl Peer {
         if matches!(event, Event::Leave { .. }) {
             self.leaves.store(true, Ordering::Relaxed);
         }
-        self.queue.lock().arrived.events.push_back(event);
+        self.queue.lock().get_or_insert_default().arrived.events.push_back(event);
         self.changed.notify_one();
     }
 
@@ -146,31 +171,32 @@ impl Peer {
         if current != 0 && current != epoch {
             return false;
         }
-        let mut queue = self.queue.lock();
+        let mut waiting = self.queue.lock();
+        let queue = waiting.get_or_insert_default();
         if queue.pushes >= PUSHES_WAITING_MAX {
             queue.arrived.heard = queue.arrived.heard.max(message.seq);
         } else {
             queue.pushes += 1;
             queue.arrived.events.push_back(Event::Push { epoch, message });
         }
-        drop(queue);
+        drop(waiting);
         self.changed.notify_one();
         true
     }
 
     /// Something was stored at this seq.
     pub(crate) fn heard(&self, seq: u64) {
-        let mut queue = self.queue.lock();
+        let mut waiting = self.queue.lock();
+        let queue = waiting.get_or_insert_default();
         queue.arrived.heard = queue.arrived.heard.max(seq);
-        drop(queue);
+        drop(waiting);
         self.changed.notify_one();
     }
 
     /// Everything that came; gives the queue's memory away, since most connections are idle.
     pub(crate) fn take(&self) -> Arrived {
-        let mut queue = self.queue.lock();
-        queue.pushes = 0;
-        std::mem::take(&mut queue.arrived)
+        let queue = self.queue.lock().take();
+        queue.map(|queue| queue.arrived).unwrap_or_default()
     }
 
     /// Resolves when something came since the last call of [`Peer::take`].
@@ -184,20 +210,22 @@ impl Peer {
 pub(crate) struct Peers {
     shards: Vec<Mutex<HashMap<u64, Arc<Peer>>>>,
     next_id: AtomicU64,
+    /// When its clock began.
+    began: Instant,
 }
 
 impl Default for Peers {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, next_id: AtomicU64::new(1) }
+        Self { shards, next_id: AtomicU64::new(1), began: now() }
     }
 }
 
 impl Peers {
     /// Adds a connection under a fresh id.
-    pub(crate) fn add(&self, device: DeviceRef, incarnation: u64) -> Arc<Peer> {
+    pub(crate) fn add(&self, device: &DeviceRef, incarnation: u64) -> Arc<Peer> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let peer = Arc::new(Peer::new(id, device, incarnation));
+        let peer = Arc::new(Peer::new(id, device, incarnation, self.moment()));
         self.shard(id).lock().insert(id, peer.clone());
         peer
     }
@@ -212,6 +240,11 @@ impl Peers {
 
     pub(crate) fn get(&self, connection_id: u64) -> Option<Arc<Peer>> {
         self.shard(connection_id).lock().get(&connection_id).cloned()
+    }
+
+    /// The time on its clock.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment::after(now().saturating_duration_since(self.began))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -241,9 +274,35 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_connection_is_two_cache_lines_to_others() {
+        // With the two counts of an `Arc`.
+        assert!(size_of::<Peer>() + 16 <= 128, "{}", size_of::<Peer>());
+    }
+
+    #[test]
+    fn moments_are_compared_across_the_end_of_their_clock() {
+        let at = |ms: u64| Moment::after(Duration::from_millis(ms));
+        assert_eq!(at(1_500).since(at(500)), Duration::from_secs(1));
+        assert_eq!(at(500).since(at(1_500)), Duration::ZERO);
+        assert_eq!(at((1 << 32) + 500).since(at((1 << 32) - 500)), Duration::from_secs(1));
+        assert_eq!(at((1 << 32) - 500).since(at((1 << 32) + 500)), Duration::ZERO);
+        assert_eq!(at(0), at(1), "no moment is zero");
+    }
+
+    #[test]
+    fn a_peer_is_of_its_device_only() {
+        let peers = Peers::default();
+        let device = DeviceRef { user: "bob".into(), device: 7 };
+        let peer = peers.add(&device, 1);
+        assert!(peer.is_of(&device) && peer.device() == device);
+        assert!(!peer.is_of(&DeviceRef { device: 8, ..device.clone() }));
+        assert!(!peer.is_of(&DeviceRef { user: "bobby".into(), ..device }));
+    }
+
+    #[test]
     fn pushes_beyond_the_bound_are_heard_of() {
         let peers = Peers::default();
-        let peer = peers.add(DeviceRef::default(), 1);
+        let peer = peers.add(&DeviceRef::default(), 1);
         for seq in 1..=200 {
             assert!(peer.push(5, message(seq)));
         }
@@ -255,7 +314,7 @@ mod tests {
     #[test]
     fn a_push_for_another_epoch_is_refused_once_the_epoch_is_known() {
         let peers = Peers::default();
-        let peer = peers.add(DeviceRef::default(), 1);
+        let peer = peers.add(&DeviceRef::default(), 1);
         assert!(peer.push(4, message(1)));
         peer.set_epoch(5);
         assert!(!peer.push(4, message(2)));

@@ -59,7 +59,7 @@ async fn compare(client: &Client, peers: &Peers, meters: &Meters) {
 /// How many of these have something unheard of.
 async fn compare_batch(client: &Client, batch: &[Arc<Peer>]) -> u64 {
     let item = |peer: &Arc<Peer>| {
-        let device = Some(peer.device.clone());
+        let device = Some(peer.device());
         stat_request::Item { device, ..stat_request::Item::default() }
     };
     let items = batch.iter().map(item).collect();

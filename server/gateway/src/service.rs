@@ -75,7 +75,7 @@ pub(crate) fn take(peers: &Peers, meters: &Meters, request: DeliverRequest) -> D
         .map(|push| {
             let peer = peers
                 .get(push.connection_id)
-                .filter(|peer| push.device.as_ref().is_some_and(|device| *device == peer.device));
+                .filter(|peer| push.device.as_ref().is_some_and(|device| peer.is_of(device)));
             let taken = match (peer, push.message) {
                 (Some(peer), Some(message)) => peer.push(push.epoch, message),
                 _ => false,

@@ -5,11 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use crate::{
-    gateway::{Gateway, now},
-    limits::SILENCE_IN_TENTHS_OF_KEEPALIVE,
-    peers::Event,
-};
+use crate::{gateway::Gateway, limits::SILENCE_IN_TENTHS_OF_KEEPALIVE, peers::Event};
 
 /// Looks ten times a keepalive; does not end.
 pub(crate) async fn run(gateway: Arc<Gateway>) {
@@ -22,9 +18,9 @@ pub(crate) async fn run(gateway: Arc<Gateway>) {
 }
 
 fn tell(gateway: &Gateway, silence: Duration) {
-    let now = now();
+    let now = gateway.peers.moment();
     gateway.peers.for_each(|peer| {
-        if now.saturating_duration_since(peer.heard_at()) >= silence {
+        if peer.silent_for(now) >= silence {
             peer.tell(Event::Silent);
         }
     });

@@ -52,9 +52,9 @@ impl Conversation {
 
 impl Talk {
     /// The conversation, put together again if it rests.
-    pub(crate) fn wake(&mut self, device: &DeviceRef) -> &mut Conversation {
+    pub(crate) fn wake(&mut self, device: impl FnOnce() -> DeviceRef) -> &mut Conversation {
         if let Self::Resting(rest) = *self {
-            let resumed = Conversation::resume(rest, device.clone(), rand::random());
+            let resumed = Conversation::resume(rest, device(), rand::random());
             *self = Self::Busy(Box::new(resumed));
         }
         match self {
@@ -104,7 +104,7 @@ mod tests {
     fn act(talk: &mut Talk, input: Option<Input>) -> Vec<Action> {
         let now = Now { at: Instant::now(), unix_ms: 1, queued: 0 };
         let mut actions = Vec::new();
-        let conversation = talk.wake(&device());
+        let conversation = talk.wake(device);
         if let Some(input) = input {
             conversation.handle(input, &mut || None, now, &mut actions);
         }

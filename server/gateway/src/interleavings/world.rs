@@ -443,7 +443,7 @@ impl<'a> World<'a> {
 
     fn connect(&mut self, at: usize) {
         let gateway = &self.gateways[at];
-        let peer = gateway.peers.add(device_ref(&self.bob), gateway.incarnation);
+        let peer = gateway.peers.add(&device_ref(&self.bob), gateway.incarnation);
         self.conns.push(Conn {
             gateway: at,
             incarnation: gateway.incarnation,
