@@ -1,6 +1,6 @@
 //! How a device is started.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -40,6 +40,8 @@ pub struct DeviceOptions {
     /// The application acknowledges each message by [`crate::Device::acknowledge`] when it has
     /// stored it. Otherwise a message is acknowledged once its event is in the channel.
     pub manual_ack: bool,
+    /// From which address of the machine to connect; `None`: from whichever the system picks.
+    pub local_address: Option<IpAddr>,
     /// First and longest pause between attempts to connect.
     pub backoff: (Duration, Duration),
     /// For connecting, and again for the gateway's welcome.
@@ -63,6 +65,7 @@ impl DeviceOptions {
             window: 0,
             start_online: true,
             manual_ack: false,
+            local_address: None,
             backoff: (BACKOFF_MIN, BACKOFF_MAX),
             connect_timeout: CONNECT_TIMEOUT,
             events_max: EVENTS_MAX,

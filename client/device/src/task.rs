@@ -167,7 +167,8 @@ impl Task {
             let trust = Trust::system().map_err(|error| lost(format!("{gateway}: {error}")))?;
             self.options.trust = Some(trust);
         }
-        let mut connection = Connection::connect_with(&gateway, self.options.trust.as_ref(), limit)
+        let (trust, from) = (self.options.trust.as_ref(), self.options.local_address);
+        let mut connection = Connection::connect_from(&gateway, trust, from, limit)
             .await
             .map_err(|error| lost(format!("{gateway}: {error}")))?;
         let hello = client_frame::Frame::Hello(Hello {

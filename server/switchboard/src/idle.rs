@@ -2,7 +2,6 @@
 //! holds.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,13 +17,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::load::source::Sources;
+
 /// For a connection and its Welcome.
 const WELCOME_WITHIN: Duration = Duration::from_secs(30);
-/// Addresses that a process connects from. Linux looks for a free port among all of an address, and for
-/// very long when more than half of them are taken.
-const SOURCES: usize = 6;
 /// Attempts of a device that is told to come back later.
 const ATTEMPTS_MAX: u32 = 20;
+/// How often a device that got no answer tries again, and after which pause.
+const FAILURES_MAX: u32 = 2;
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// Which devices to be, and where.
 #[derive(Debug, Clone)]
@@ -38,16 +39,7 @@ pub(crate) struct Share {
     pub(crate) count: usize,
     /// At a time.
     pub(crate) opening: usize,
-    /// The first of [`SOURCES`] addresses that they connect from.
-    pub(crate) from: Option<Ipv4Addr>,
-}
-
-impl Share {
-    /// From where a device connects.
-    fn source(&self, number: usize) -> Option<IpAddr> {
-        let nth = u32::try_from(number % SOURCES).unwrap_or(0);
-        self.from.map(|first| Ipv4Addr::from_bits(first.to_bits() + nth).into())
-    }
+    pub(crate) from: Sources,
 }
 
 /// Connections that are held for as long as this lives.
@@ -129,12 +121,18 @@ pub(crate) async fn open(share: Share) -> Held {
     Held { open, resumed, failures, talk, heard, _tasks: tasks }
 }
 
-/// Connects a device, which comes back when it is told to.
+/// Connects a device, which comes back when it is told to, or got no answer.
 async fn connect(share: &Share, number: usize) -> Result<(Connection, Duration), String> {
+    let mut failures = 0;
     for _ in 0..ATTEMPTS_MAX {
-        match attempt(share, number).await? {
-            Attempt::Welcome(opened) => return Ok(*opened),
-            Attempt::Later(pause) => sleep(pause).await,
+        match attempt(share, number).await {
+            Ok(Attempt::Welcome(opened)) => return Ok(*opened),
+            Ok(Attempt::Later(pause)) => sleep(pause).await,
+            Err(why) if failures == FAILURES_MAX => return Err(why),
+            Err(_) => {
+                failures += 1;
+                sleep(PAUSE_AFTER_FAILURE).await;
+            }
         }
     }
     Err(format!("told to come back later {ATTEMPTS_MAX} times"))
@@ -150,7 +148,7 @@ async fn attempt(share: &Share, number: usize) -> Result<Attempt, String> {
     let connecting = Connection::connect_from(
         gateway,
         share.trust.as_ref(),
-        share.source(number),
+        share.from.nth(number),
         WELCOME_WITHIN,
     );
     let mut connection = connecting.await.map_err(|error| error.to_string())?;

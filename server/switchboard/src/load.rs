@@ -19,4 +19,5 @@ pub(crate) mod people;
 pub(crate) mod report;
 pub(crate) mod samples;
 pub(crate) mod servers;
+pub(crate) mod source;
 pub(crate) mod turns;

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{unix_ms, user};
 use crate::input;
+use crate::load::source::Sources;
 use crate::output::{Failure, print_line};
 
 /// Devices that log in for the first time, at any time.
@@ -40,6 +41,8 @@ pub(crate) struct Said {
     pub(crate) back: usize,
     /// Messages received.
     pub(crate) received: usize,
+    /// Whether it was told when the storm begins.
+    pub(crate) is_warned: bool,
     pub(crate) end: Option<End>,
 }
 
@@ -80,6 +83,7 @@ pub(crate) async fn hold(share: Share) -> Result<(), Failure> {
             line = input.recv() => match line {
                 Some(line) => {
                     crowd.storm_ms.store(line.trim().parse().unwrap_or(0), Ordering::Relaxed);
+                    say(&crowd, None)?;
                 }
                 None => break,
             },
@@ -96,6 +100,7 @@ fn say(crowd: &Crowd, end: Option<End>) -> Result<(), Failure> {
         online: crowd.online.load(Ordering::Relaxed),
         back: crowd.back.load(Ordering::Relaxed),
         received: crowd.end.lock().received.len(),
+        is_warned: crowd.storm_ms.load(Ordering::Relaxed) > 0,
         end,
     };
     let line = serde_json::to_string(&said).map_err(|error| Failure::failed(error.to_string()))?;
@@ -106,11 +111,13 @@ fn say(crowd: &Crowd, end: Option<End>) -> Result<(), Failure> {
 /// before it.
 async fn open(share: Share, crowd: Arc<Crowd>, devices: Arc<Mutex<Vec<Device>>>) {
     let gate = Arc::new(Semaphore::new(OPENING_MAX));
+    let sources = Sources::to(&share.gateways);
     for nth in share.first..share.first + share.count {
         let Ok(permit) = gate.clone().acquire_owned().await else { return };
         let options = DeviceOptions {
             token: share.token.clone(),
             seen_max: SEEN_MAX,
+            local_address: sources.nth(nth),
             ..DeviceOptions::new(user(&share.prefix, nth), 1, share.gateways.clone())
         };
         let (device, events) = Device::start(options);

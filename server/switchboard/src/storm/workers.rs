@@ -15,6 +15,8 @@ use crate::output::Failure;
 
 /// How often it is looked whether the crowd stands as it should.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long workers may take to hear that the storm begins.
+const WARNED_WITHIN: Duration = Duration::from_secs(30);
 /// How long a worker may take for its last word.
 const END_WITHIN: Duration = Duration::from_secs(30);
 
@@ -38,6 +40,8 @@ pub(crate) struct Standing {
     pub(crate) online: usize,
     pub(crate) back: usize,
     pub(crate) received: usize,
+    /// Workers that know when the storm begins.
+    pub(crate) warned: usize,
 }
 
 impl Workers {
@@ -64,6 +68,7 @@ impl Workers {
                 online: sum.online + last.online,
                 back: sum.back + last.back,
                 received: sum.received + last.received,
+                warned: sum.warned + usize::from(last.is_warned),
             }
         })
     }
@@ -92,8 +97,8 @@ impl Workers {
         }
     }
 
-    /// Tells all that the storm begins.
-    pub(crate) async fn mark(&mut self, storm_ms: u64) -> Result<(), Failure> {
+    /// Tells all that the storm begins, and waits until they know: who came back before would not count.
+    pub(crate) async fn warn(&mut self, storm_ms: u64) -> Result<(), Failure> {
         for worker in &mut self.0 {
             let line = format!("{storm_ms}\n");
             worker
@@ -102,7 +107,11 @@ impl Workers {
                 .await
                 .map_err(|error| Failure::failed(format!("a worker does not listen: {error}")))?;
         }
-        Ok(())
+        let all = self.len();
+        match self.until(WARNED_WITHIN, |standing| standing.warned == all, |_| {}).await? {
+            true => Ok(()),
+            false => Err(Failure::failed("a worker does not hear that the storm begins")),
+        }
     }
 
     /// Ends all, and gathers their last words.

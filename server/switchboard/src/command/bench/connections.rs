@@ -12,7 +12,6 @@ mod report;
 mod worker;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -33,6 +32,7 @@ use crate::command::operator::{StoreArgs, failure};
 use crate::idle::{self, Share};
 use crate::input;
 use crate::limits::{IDLE_OPENING_MAX, IDLE_PER_WORKER_MAX};
+use crate::load::source::Sources;
 use crate::load::{kernel, servers};
 use crate::output::Failure;
 
@@ -264,7 +264,7 @@ impl Connections {
             first,
             count: self.count,
             opening: self.opening.max(1),
-            from: self.source(),
+            from: Sources::to(&self.gateway),
         };
         let mut held = idle::open(share).await;
         Progress::of(&held).say()?;
@@ -278,13 +278,5 @@ impl Connections {
             }
         }
         Progress::of(&held).say()
-    }
-
-    /// On loopback each worker has addresses, and with them ports, of its own.
-    fn source(&self) -> Option<Ipv4Addr> {
-        let local = self.gateway.iter().all(|gateway| gateway.to_string().contains("//127."));
-        let [.., high, low] = std::process::id().to_be_bytes();
-        // 127.0.0.0/8 has no broadcast addresses, but 127.x.0.0 and 127.x.255.255 look like some.
-        local.then(|| Ipv4Addr::new(127, 1 + high % 250, low, 1))
     }
 }

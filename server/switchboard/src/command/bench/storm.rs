@@ -24,6 +24,8 @@ use crate::storm::sessions::Doomed;
 use crate::storm::unix_ms;
 use crate::storm::workers::{Standing, Workers};
 
+/// By how much workers let others go first: the devices of a real crowd are no load on the servers' cores.
+const WORKER_NICENESS: i32 = 15;
 /// How long the crowd may take to log in for the first time.
 const LOGIN_WITHIN: Duration = Duration::from_secs(600);
 /// How long messages that are safe may take to arrive once all are back.
@@ -40,7 +42,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// take over, and one for devices that are not in the storm. When all of the crowd is connected to
 /// the first, these are killed with SIGKILL at once. The devices are those of the device library,
 /// with its backoff. Meanwhile look-ups, messages among others and messages to the crowd go on at
-/// fixed rates. Exit code 1 if a device does not come back, a look-up still names a dead gateway, or
+/// fixed rates. The devices' processes have a low priority: elsewhere they would be machines of their
+/// own. Exit code 1 if a device does not come back, a look-up still names a dead gateway, or
 /// a message that was safe does not arrive.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -121,6 +124,8 @@ impl Storm {
     pub(crate) async fn run(self, global: Global) -> Result<(), Failure> {
         if let Some(first) = self.worker {
             let Storm { token, prefix, devices: count, address: gateways, .. } = self;
+            // Making way for others is never refused.
+            let _ = rustix::process::nice(WORKER_NICENESS);
             return crowd::hold(Share { gateways, token, prefix, first, count }).await;
         }
         let mut stage = self.prepare().await?;
@@ -212,7 +217,7 @@ impl Storm {
 
     /// Kills the doomed gateways, and waits until all of the crowd is back or the time is over.
     async fn kill(&self, stage: &mut Stage) -> Result<Seen, Failure> {
-        stage.workers.mark(unix_ms()).await?;
+        stage.workers.warn(unix_ms()).await?;
         let (killed, killed_ms) = (Instant::now(), unix_ms());
         stage.doomed.iter_mut().for_each(Gateway::kill);
         self.say("killed");
