@@ -278,18 +278,29 @@ impl Service {
         }
     }
 
-    /// Sends the map now and after each change. Leaders change without a write to the meta group, so
-    /// the map is compared from time to time.
+    /// Compares the shard map from time to time, for all who watch it, until the shutdown: leaders change
+    /// without a write to the meta group.
+    pub(crate) async fn follow_map(self: Arc<Self>) {
+        let token = self.shutdown.token();
+        let pause = || tokio::time::sleep(limits::SHARD_MAP_LOOK_INTERVAL);
+        while token.run_until_cancelled(pause()).await.is_some() {
+            let map = self.shard_map();
+            self.map.send_if_modified(|last| {
+                let is_other = *last != map;
+                *last = map;
+                is_other
+            });
+        }
+    }
+
+    /// Sends the map now and after each change.
     async fn serve_map(&self, maps: mpsc::Sender<Result<v1::WatchShardMapResponse, Status>>) {
         let token = self.shutdown.token();
-        let mut last = None;
+        let mut changes = self.map.subscribe();
+        let mut map = self.shard_map();
         loop {
-            let map = self.shard_map();
-            if last.as_ref() != Some(&map) {
-                last = Some(map.clone());
-                if maps.send(Ok(v1::WatchShardMapResponse { map: Some(map) })).await.is_err() {
-                    return;
-                }
+            if maps.send(Ok(v1::WatchShardMapResponse { map: Some(map) })).await.is_err() {
+                return;
             }
             tokio::select! {
                 () = token.cancelled() => {
@@ -298,7 +309,7 @@ impl Service {
                     return;
                 }
                 () = maps.closed() => return,
-                () = tokio::time::sleep(limits::SHARD_MAP_LOOK_INTERVAL) => {}
+                Ok(()) = changes.changed() => map = changes.borrow_and_update().clone(),
             }
         }
     }

@@ -17,7 +17,10 @@ use switchboard_engine::{
 };
 use switchboard_process::{BindError, Readiness, Shutdown, bind, http};
 use switchboard_raft::{InitializeError, Node, NodeOpenError, NodeOptions};
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 use tonic::transport::{
     Server,
     server::{Router as Routes, TcpIncoming},
@@ -145,6 +148,7 @@ pub async fn start_with(
         founding: tokio::sync::Mutex::default(),
         shards_default: config.shards,
         leaders: Leaders::default(),
+        map: watch::Sender::default(),
         mover: Mover::default(),
         leases: Leases::new(Duration::from_millis(config.lease_ms)),
         events: SessionEvents::new(clock.unix_ms()),
@@ -162,6 +166,7 @@ pub async fn start_with(
     service.shutdown.spawn(sweep::run(service.clone()));
     service.shutdown.spawn(gauges::run(service.clone()));
     service.shutdown.spawn(service.clone().follow_leaders());
+    service.shutdown.spawn(service.clone().follow_map());
     service.shutdown.spawn(service.clone().follow_members());
     service.shutdown.spawn(service.clone().renew_book());
     service.shutdown.spawn(mover::run(service.clone()));

@@ -4,13 +4,13 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use prost::Message;
 use switchboard_api::{
-    v1::{DeviceRef, ItemStatus},
+    v1::{self, DeviceRef, ItemStatus},
     validate,
 };
 use switchboard_engine::{Clock, Reply};
 use switchboard_process::Shutdown;
 use switchboard_raft::{Group, Node, shard_of};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tonic::{Request, Status};
 
 use crate::{
@@ -28,6 +28,8 @@ pub(crate) struct Service {
     pub(crate) shards_default: u32,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) leaders: Leaders,
+    /// The shard map as of the last look at it.
+    pub(crate) map: watch::Sender<v1::ShardMapResponse>,
     pub(crate) mover: Mover,
     pub(crate) leases: Leases,
     pub(crate) events: SessionEvents,
