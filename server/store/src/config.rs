@@ -10,6 +10,8 @@ use switchboard_process::{
     telemetry::LogConfig,
 };
 
+use crate::limits::LOGINS_PER_CORE_S;
+
 /// Everything a store process can be told. Keys are those of its TOML file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -34,6 +36,9 @@ pub struct StoreConfig {
     /// How long a gateway or chat process is taken for alive without a renewal, in ms. Default
     /// 10,000; 1,000 to 600,000.
     pub lease_ms: u64,
+    /// Logins a second that all gateways together may make while nothing waits here, as they are told by the
+    /// node that leads the meta group. Default 0: 6,000 for each of its cores; at most 1,000,000.
+    pub logins_per_second: u32,
     /// Bytes of log that a shard writes between checkpoints. Default 64 MiB; 1 MiB to 16 GiB.
     pub checkpoint_bytes: u64,
     /// Bytes of log beyond which whoever pins the oldest segment is checkpointed. Default 1 GiB;
@@ -89,6 +94,7 @@ impl Default for StoreConfig {
             http: SocketAddr::from(([127, 0, 0, 1], 7401)),
             insecure: false,
             lease_ms: contract::LEASE_MS,
+            logins_per_second: 0,
             checkpoint_bytes: switchboard_raft::limits::CHECKPOINT_BYTES,
             log_bytes_max: switchboard_raft::limits::LOG_BYTES_MAX,
             segment_bytes: 64 << 20,
@@ -114,6 +120,17 @@ impl Default for LimitsConfig {
             waiting_items_max: switchboard_raft::limits::WAITING_ITEMS_MAX,
             waiting_bytes_max: switchboard_raft::limits::WAITING_BYTES_MAX,
         }
+    }
+}
+
+impl StoreConfig {
+    /// What `logins_per_second` comes to on this machine.
+    pub(crate) fn logins_per_s(&self) -> u32 {
+        if self.logins_per_second > 0 {
+            return self.logins_per_second;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        LOGINS_PER_CORE_S.saturating_mul(u32::try_from(cores).unwrap_or(1))
     }
 }
 
@@ -164,6 +181,7 @@ impl Config for StoreConfig {
         faults.check_plain_text("listen", self.listen, self.insecure);
         faults.check_plain_text("http", self.http, self.insecure);
         faults.check_range("lease_ms", self.lease_ms, contract::LEASE_MS_MIN, 600_000);
+        faults.check_range("logins_per_second", self.logins_per_second, 0, 1_000_000);
         faults.check_range("checkpoint_bytes", self.checkpoint_bytes, 1 << 20, 16 << 30);
         faults.check_range("log_bytes_max", self.log_bytes_max, 16 << 20, 1 << 40);
         faults.check_range(

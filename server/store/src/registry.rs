@@ -1,6 +1,6 @@
 //! `GatewayService`: the registry of gateway and chat processes and their leases.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
 use switchboard_api::{
@@ -211,23 +211,34 @@ impl Service {
 
     fn renew(&self, request: &v1::KeepAliveRequest) -> v1::KeepAliveResponse {
         let v1::KeepAliveRequest { gateway_id, incarnation, connections, load } = *request;
-        let (is_live, gateways) = self.node.meta().shard().meta(|meta| {
-            let of_devices = |g: &&GatewayInfo| g.live && g.kind == GatewayKind::Gateway;
-            let gateways = meta.gateways().filter(of_devices).count();
-            (meta.is_live(gateway_id, incarnation), gateways)
-        });
-        if !is_live {
+        let meta = self.node.meta().shard();
+        if !meta.meta(|meta| meta.is_live(gateway_id, incarnation)) {
             return v1::KeepAliveResponse::default();
         }
         let report = Report { connections, load };
-        let incarnation = Incarnation { gateway_id, incarnation };
-        let renewed = self.leases.renew(incarnation, report, self.clock.monotonic());
+        let (incarnation, now) = (Incarnation { gateway_id, incarnation }, self.clock.monotonic());
+        let renewed = self.leases.renew(incarnation, report, now);
         // Its end is being written already.
         let Some(lease) = renewed else { return v1::KeepAliveResponse::default() };
         v1::KeepAliveResponse {
             lease_ms_left: millis(lease),
-            reconnect_budget_per_s: reconnect_budget(self.fullness(), gateways),
+            reconnect_budget_per_s: budget(
+                self.logins_per_s,
+                self.fullness(),
+                self.gateways_heard(now),
+            ),
         }
+    }
+
+    /// How many gateways take devices in, as far as renewals tell: one that has missed its last is likely dead,
+    /// and its devices are what the others need their budget for.
+    fn gateways_heard(&self, now: Duration) -> usize {
+        let is_heard = |gateway: &&GatewayInfo| {
+            let GatewayInfo { gateway_id, incarnation, live, kind, .. } = **gateway;
+            let left = || self.leases.left(Incarnation { gateway_id, incarnation }, now).0;
+            live && kind == GatewayKind::Gateway && left() > self.leases.length() / 2
+        };
+        self.node.meta().shard().meta(|meta| meta.gateways().filter(is_heard).count())
     }
 
     /// How full the fullest queue of proposals here is, from 0 to 1.
@@ -347,15 +358,15 @@ impl Service {
     }
 }
 
-/// How many logins a second one of `gateways` may make: an equal share of what there is room for.
-fn reconnect_budget(fullness: f64, gateways: usize) -> u32 {
+/// How many logins a second one of `gateways` may make: an equal share of what there is room for out of `whole`.
+fn budget(whole: u32, fullness: f64, gateways: usize) -> u32 {
     let room = 1.0 - fullness.clamp(0.0, 1.0);
-    let all = (f64::from(limits::RECONNECT_BUDGET_PER_S) * room) as u32;
+    let all = (f64::from(whole) * room) as u32;
     let share = u32::try_from(gateways.max(1)).unwrap_or(u32::MAX);
     (all.max(limits::RECONNECT_BUDGET_MIN_PER_S) / share).max(1)
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -365,13 +376,14 @@ mod tests {
 
     #[test]
     fn gateways_share_what_there_is_room_for_and_each_gets_something() {
-        assert_eq!(reconnect_budget(0.0, 1), limits::RECONNECT_BUDGET_PER_S);
-        assert_eq!(reconnect_budget(0.0, 8), limits::RECONNECT_BUDGET_PER_S / 8);
-        assert_eq!(reconnect_budget(0.5, 1), limits::RECONNECT_BUDGET_PER_S / 2);
+        let whole = 40_000;
+        assert_eq!(budget(whole, 0.0, 1), whole);
+        assert_eq!(budget(whole, 0.0, 8), whole / 8);
+        assert_eq!(budget(whole, 0.5, 1), whole / 2);
         for full in [1.0, 7.0] {
-            assert_eq!(reconnect_budget(full, 1), limits::RECONNECT_BUDGET_MIN_PER_S);
-            assert_eq!(reconnect_budget(full, usize::MAX), 1);
+            assert_eq!(budget(whole, full, 1), limits::RECONNECT_BUDGET_MIN_PER_S);
+            assert_eq!(budget(whole, full, usize::MAX), 1);
         }
-        assert_eq!(reconnect_budget(0.0, 0), limits::RECONNECT_BUDGET_PER_S);
+        assert_eq!(budget(whole, 0.0, 0), whole);
     }
 }

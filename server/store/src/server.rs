@@ -151,6 +151,7 @@ pub async fn start_with(
         map: watch::Sender::default(),
         mover: Mover::default(),
         leases: Leases::new(Duration::from_millis(config.lease_ms)),
+        logins_per_s: config.logins_per_s(),
         events: SessionEvents::new(clock.unix_ms()),
         watches: Arc::new(Semaphore::new(limits::WATCHES_MAX)),
         backups: Arc::new(Semaphore::new(limits::BACKUPS_MAX)),

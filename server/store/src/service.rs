@@ -28,6 +28,8 @@ pub(crate) struct Service {
     pub(crate) shards_default: u32,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) leaders: Leaders,
+    /// Logins a second that all gateways together may make while nothing waits.
+    pub(crate) logins_per_s: u32,
     /// The shard map as of the last look at it.
     pub(crate) map: watch::Sender<v1::ShardMapResponse>,
     pub(crate) mover: Mover,
