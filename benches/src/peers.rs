@@ -7,3 +7,5 @@ pub mod maps;
 pub mod mqtt;
 pub mod nats;
 pub mod redis;
+pub mod talk;
+pub mod xmpp;

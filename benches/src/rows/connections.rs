@@ -4,7 +4,7 @@
 //! plain and then with TLS; its resident memory is read before and after. Then as many as the machine
 //! should hold, a million, over 56 gateways: each must have its Welcome and be found by a look-up, and a
 //! thousand of them, chosen at random, send each other a message. Devices say that they live every ten
-//! minutes. Beside it mosquitto.
+//! minutes. Beside it mosquitto and ejabberd.
 
 use anyhow::Result;
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use super::Row;
 use crate::{
     entry::{Bar, Better, Entry},
     messenger::{Messenger, Transport},
-    peers::mqtt,
+    peers::{mqtt, xmpp},
     run::Run,
 };
 
@@ -26,6 +26,8 @@ const GATEWAYS: u64 = 56;
 const MANY: u64 = 1_000_000;
 const TALK: u64 = 1_000;
 const PEER: &str = "mosquitto";
+/// Of ejabberd, whose connections take some fifty times as much.
+const XMPP: u64 = 3_000;
 
 /// What `switchboard bench connections` reports, as far as it is looked at here.
 #[derive(Debug, Deserialize)]
@@ -52,6 +54,9 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
     run.say("C12: mosquitto");
     let scratch = run.scratch()?;
     let peer = mqtt::connections(scratch.path(), run.scaled(EACH) as usize)?;
+    run.say("C12: ejabberd");
+    let scratch = run.scratch()?;
+    let xmpp = xmpp::connections(scratch.path(), run.scaled(XMPP) as usize)?;
     let (many, gateways) = (run.scaled(MANY), run.scaled(GATEWAYS).max(1));
     run.say(format_args!("C12: {many} over {gateways} gateways"));
     let talk = TALK.to_string();
@@ -71,6 +76,8 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
         bytes("C12.plain", "resident memory of the gateway, an idle connection", &plain)
             .bar(Bar::AtMost(1_200.0))
             .peer(PEER, peer.map(|peer| peer.bytes_each)),
+        bytes("C12.plain.xmpp", "the same", &plain)
+            .peer("ejabberd", xmpp.map(|peer| peer.bytes_each)),
         bytes("C12.tls", "the same with TLS", &tls).bar(Bar::AtMost(5_000.0)),
         count("C12.many", "connections held at once", many.connections, run.scaled(MANY)),
         count(

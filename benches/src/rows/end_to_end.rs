@@ -4,7 +4,8 @@
 //! another, with 2,000 devices that are online and acknowledge what they get, delivered receipts
 //! included. Closed loop with 16 messages under way a device, then 2,000 messages a second whatever the
 //! answers. Growth: a quarter and four times as many devices with as many messages under way in all.
-//! Beside it mosquitto with QoS 1, which makes nothing durable and sends no receipts.
+//! Beside it mosquitto with QoS 1, which makes nothing durable and sends no receipts, and ejabberd, whose clients send
+//! receipts, and which makes nothing durable either.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::{
     cluster::LoadReport,
     entry::{Bar, Better, Entry},
     messenger::{Messenger, Transport},
-    peers::mqtt,
+    peers::{mqtt, talk, xmpp},
     run::Run,
 };
 
@@ -27,6 +28,7 @@ const DEVICES: u64 = 2_000;
 const UNDER_WAY: u64 = 32_000;
 const OPEN_RATE: u64 = 2_000;
 const PEER: &str = "mosquitto QoS 1, not durable";
+const XMPP: &str = "ejabberd with receipts, not durable";
 
 fn measure(run: &Run) -> Result<Vec<Entry>> {
     let seconds = run.scaled(SECONDS * 20).div_ceil(20).max(1);
@@ -42,7 +44,10 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
     let scratch = run.scratch()?;
     let (clients, each) = (DEVICES as usize, (UNDER_WAY / DEVICES) as usize);
     let peer = mqtt::messages(scratch.path(), clients, each, Duration::from_secs(seconds))?;
-    Ok(entries(&less, &ours, &more, &open, peer))
+    run.say("C11: ejabberd");
+    let scratch = run.scratch()?;
+    let xmpp = xmpp::messages(scratch.path(), clients, each, Duration::from_secs(seconds))?;
+    Ok(entries(&less, &ours, &more, &open, [peer, xmpp]))
 }
 
 /// With as many messages under way however many devices there are.
@@ -67,7 +72,7 @@ fn entries(
     ours: &LoadReport,
     more: &LoadReport,
     open: &LoadReport,
-    peer: Option<mqtt::Messages>,
+    [peer, xmpp]: [Option<talk::Messages>; 2],
 ) -> Vec<Entry> {
     let cpu = |report: &LoadReport| report.server_cpu_us_per_item.unwrap_or(0.0);
     let costs = [less, ours, more].map(cpu);
@@ -92,6 +97,10 @@ fn entries(
         )
         .bar(Bar::AtMost(25.0))
         .peer(PEER, peer.map(|peer| peer.cpu_us)),
+        Entry::new("C11.rate.xmpp", "the same rate", ours.items_per_s, "1/s", Better::More)
+            .peer(XMPP, xmpp.map(|peer| peer.per_second)),
+        Entry::new("C11.cpu.xmpp", "the same CPU", cpu(ours), "us", Better::Less)
+            .peer(XMPP, xmpp.map(|peer| peer.cpu_us)),
         ms("C11.open50", "2,000 messages a second, p50", open.latency_ms.p50).bar(Bar::AtMost(1.0)),
         ms("C11.open99", "2,000 messages a second, p99", open.latency_ms.p99).bar(Bar::AtMost(4.0)),
         Entry::new("C11.growth", "CPU at 1/4 and 4 x the devices", growth, "x", Better::Less)

@@ -1,7 +1,7 @@
 //! C13: logins, each with a durable claim, and all of a crowd at once.
 //!
 //! A gateway as a process of its own takes in 15,000 devices of `switchboard bench connections`, plain
-//! and with TLS; beside it mosquitto, which records nothing durably. Then `switchboard bench storm`: six
+//! and with TLS; beside it mosquitto and ejabberd, which record nothing durably. Then `switchboard bench storm`: six
 //! gateways with 100,000 devices are killed at once, and the devices come back on six others by the
 //! backoff of the device library, while others look users up and send messages.
 
@@ -12,7 +12,7 @@ use super::{Row, connections::hold};
 use crate::{
     entry::{Bar, Better, Entry},
     messenger::{Messenger, Transport},
-    peers::mqtt,
+    peers::{mqtt, xmpp},
     run::Run,
 };
 
@@ -24,6 +24,8 @@ const LOAD: [&str; 4] = ["--hold", "0", "--opening", "512"];
 const STORM_DEVICES: u64 = 100_000;
 const STORM_GATEWAYS: &str = "6";
 const PEER: &str = "mosquitto, no claim";
+/// Of ejabberd, which takes in a tenth as many a second.
+const XMPP: u64 = 3_000;
 
 /// What `switchboard bench storm` reports, as far as it is looked at here.
 #[derive(Debug, Deserialize)]
@@ -56,6 +58,9 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
     run.say("C13: mosquitto");
     let scratch = run.scratch()?;
     let peer = mqtt::connections(scratch.path(), count as usize)?;
+    run.say("C13: ejabberd");
+    let scratch = run.scratch()?;
+    let xmpp = xmpp::connections(scratch.path(), run.scaled(XMPP) as usize)?;
     let devices = run.scaled(STORM_DEVICES).to_string();
     run.say(format_args!("C13: a storm of {devices}"));
     // The storm starts the gateways itself: it is to kill them.
@@ -76,6 +81,8 @@ fn measure(run: &Run) -> Result<Vec<Entry>> {
         per_s("C13.plain", "logins with a durable claim", plain.logins_per_second)
             .bar(Bar::AtLeast(12_000.0))
             .peer(PEER, peer.map(|peer| peer.logins_per_second)),
+        per_s("C13.plain.xmpp", "the same rate", plain.logins_per_second)
+            .peer("ejabberd", xmpp.map(|peer| peer.logins_per_second)),
         per_s("C13.tls", "the same with TLS", tls.logins_per_second).bar(Bar::AtLeast(3_000.0)),
         seconds("C13.storm", "all devices of six dead gateways are back after", storm.back_ms.max)
             .bar(Bar::AtMost(15.0)),

@@ -37,7 +37,7 @@ pub struct StoreConfig {
     /// 10,000; 1,000 to 600,000.
     pub lease_ms: u64,
     /// Logins a second that all gateways together may make while nothing waits here, as they are told by the
-    /// node that leads the meta group. Default 0: 6,000 for each of its cores; at most 1,000,000.
+    /// node that leads the meta group. Default 0: 10,000 for each of its cores; at most 1,000,000.
     pub logins_per_second: u32,
     /// Bytes of log that a shard writes between checkpoints. Default 64 MiB; 1 MiB to 16 GiB.
     pub checkpoint_bytes: u64,

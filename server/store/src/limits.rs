@@ -64,9 +64,9 @@ pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long calls may finish after a shutdown was asked for.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Logins a second that all gateways together may make while no proposal waits, for each core of the node that
-/// leads the meta group, unless its configuration says otherwise. A login takes some 30 us of the store, so that
-/// four fifths of its cores are left for everybody else.
-pub const LOGINS_PER_CORE_S: u32 = 6_000;
+/// leads the meta group, unless its configuration says otherwise: some 30 us of the store each, so that most
+/// of its cores is left for everybody else.
+pub const LOGINS_PER_CORE_S: u32 = 10_000;
 /// The same while as many proposals wait as may: some devices get in, whatever happens.
 pub const RECONNECT_BUDGET_MIN_PER_S: u32 = 500;
 /// Streams of one HTTP/2 connection.
