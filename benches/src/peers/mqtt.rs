@@ -27,7 +27,7 @@ pub fn connections(dir: &Path, count: usize) -> Result<Option<Connections>> {
     let Some((server, address)) = start(dir)? else { return Ok(None) };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let _warm = talk::connect_all(100, |nth| connect(address, "warm", nth)).await?;
+        let _warm = talk::all(100, |nth| connect(address, "warm", nth)).await?;
         talk::idle(server.pid(), count, |nth| connect(address, "idle", nth)).await.map(Some)
     })
 }
@@ -43,7 +43,7 @@ pub fn messages(
     let Some((server, address)) = start(dir)? else { return Ok(None) };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let streams = talk::connect_all(clients, |nth| connect(address, "user", nth)).await?;
+        let streams = talk::all(clients, |nth| connect(address, "user", nth)).await?;
         let protocol = Protocol { greet: subscribe, publish, take };
         talk::talk(server.pid(), streams, protocol, in_flight, length).await.map(Some)
     })

@@ -62,13 +62,10 @@ pub(super) struct Protocol {
     pub(super) take: fn(&mut BytesMut, &mut BytesMut) -> Option<bool>,
 }
 
-/// Logs so many clients in, `LOGINS_AT_ONCE` at a time.
-pub(super) async fn connect_all<F>(
-    count: usize,
-    login: impl Fn(usize) -> F,
-) -> Result<Vec<TcpStream>>
+/// Does something for so many clients, [`LOGINS_AT_ONCE`] at a time.
+pub(super) async fn all<T, F>(count: usize, login: impl Fn(usize) -> F) -> Result<Vec<T>>
 where
-    F: Future<Output = Result<TcpStream>>,
+    F: Future<Output = Result<T>>,
 {
     iter((0..count).map(login)).buffer_unordered(LOGINS_AT_ONCE).try_collect().await
 }
@@ -84,7 +81,7 @@ pub(super) async fn open(address: SocketAddr, nth: usize) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Logs so many clients in, beside some that make what is made once, and lets them do nothing.
+/// Logs so many clients in, and lets them do nothing.
 pub(super) async fn idle<F>(
     server: u32,
     count: usize,
@@ -95,7 +92,7 @@ where
 {
     let before = memory_bytes(server)?;
     let started = Instant::now();
-    let held = connect_all(count, login).await?;
+    let held = all(count, login).await?;
     let seconds = started.elapsed().as_secs_f64();
     tokio::time::sleep(SETTLE).await;
     let grown = memory_bytes(server)?.saturating_sub(before);

@@ -40,8 +40,8 @@ pub fn connections(dir: &Path, count: usize) -> Result<Option<Connections>> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         const WARM: usize = 100;
-        talk::connect_all(WARM + count, |nth| register(address, nth)).await?;
-        let _warm = talk::connect_all(WARM, |nth| login(address, nth)).await?;
+        talk::all(WARM + count, |nth| register(address, nth)).await?;
+        let _warm = talk::all(WARM, |nth| login(address, nth)).await?;
         talk::idle(server.pid(), count, |nth| login(address, WARM + nth)).await.map(Some)
     })
 }
@@ -57,8 +57,8 @@ pub fn messages(
     let Some((server, address)) = start(dir)? else { return Ok(None) };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        talk::connect_all(clients, |nth| register(address, nth)).await?;
-        let streams = talk::connect_all(clients, |nth| login(address, nth)).await?;
+        talk::all(clients, |nth| register(address, nth)).await?;
+        let streams = talk::all(clients, |nth| login(address, nth)).await?;
         let protocol = Protocol { greet, publish, take };
         talk::talk(server.pid(), streams, protocol, in_flight, length).await.map(Some)
     })
@@ -99,15 +99,14 @@ fn installed() -> Option<PathBuf> {
     is_there.then(|| PathBuf::from(LIBRARIES))
 }
 
-/// Makes an account; the connection has no other use.
-async fn register(address: SocketAddr, nth: usize) -> Result<TcpStream> {
+/// Makes an account, over a connection of its own.
+async fn register(address: SocketAddr, nth: usize) -> Result<()> {
     let mut stream = opened(address, nth).await?;
     let ask = format!(
         "<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>u{nth}</username>\
          <password>p</password></query></iq>"
     );
-    say(&mut stream, &ask, "type='result'").await?;
-    Ok(stream)
+    say(&mut stream, &ask, "type='result'").await
 }
 
 async fn login(address: SocketAddr, nth: usize) -> Result<TcpStream> {
@@ -119,7 +118,7 @@ async fn login(address: SocketAddr, nth: usize) -> Result<TcpStream> {
     say(&mut stream, OPEN, "</stream:features>").await?;
     let bind = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
     say(&mut stream, bind, "type='result'").await?;
-    say(&mut stream, "<presence/>", "<presence").await?;
+    stream.write_all(b"<presence/>").await?;
     Ok(stream)
 }
 
