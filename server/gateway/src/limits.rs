@@ -33,6 +33,8 @@ pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// Sends of a connection that are not answered yet, and their bytes.
 pub(crate) const SENDS_PENDING_MAX: usize = 512;
+/// The same while chats have no room for any.
+pub(crate) const SENDS_PENDING_OVERLOADED: usize = 16;
 /// See [`SENDS_PENDING_MAX`].
 pub(crate) const SEND_BYTES_PENDING_MAX: usize = 2 * 1024 * 1024;
 /// How long sends are tried before the device is told to try again itself.

@@ -13,6 +13,9 @@
 //! - A pair with sends that wait and none under way is in `ready` or, until its time, in `retrying`; so
 //!   what is due is found without looking at all pairs, of which a busy device has many.
 //! - What is pending is bounded in number and bytes; beyond that the device is told OVERLOADED.
+//! - While a chat has no room, a connection offers little: after OVERLOADED nothing for a pause, then one send
+//!   at a time, and one more for each that is durable. Otherwise all that waits would be offered again and again,
+//!   and that work would take the place of what could be done.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,12 +23,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use switchboard_api::device::v1::{Error, Send, error::Code};
+use switchboard_api::{
+    device::v1::{Error, Send, error::Code},
+    v1::ItemStatus,
+};
 
 use crate::{
     limits::{
         GATES_MAX, REFUSED_GRACE, RETRY_MAX, RETRY_MIN, SEND_BYTES_PENDING_MAX, SEND_RETRY_AFTER,
-        SEND_TRIED_MAX, SENDS_PENDING_MAX,
+        SEND_TRIED_MAX, SENDS_PENDING_MAX, SENDS_PENDING_OVERLOADED,
     },
     outcome::{Outcome, Verdict},
     pacing::Pacing,
@@ -84,6 +90,12 @@ pub(crate) struct Sending {
     pending_bytes: usize,
     /// By recipient.
     gates: BTreeMap<Bytes, Gate>,
+    /// Sends that may be under way.
+    window: usize,
+    /// A chat had no room: nothing is handed over before.
+    held_until: Option<Instant>,
+    /// For how long, the next time.
+    holding: Pacing,
     seed: u64,
 }
 
@@ -97,6 +109,9 @@ impl Sending {
             pending: 0,
             pending_bytes: 0,
             gates: BTreeMap::new(),
+            window: SENDS_PENDING_MAX,
+            held_until: None,
+            holding: Pacing::new(RETRY_MIN, RETRY_MAX, seed),
             seed,
         }
     }
@@ -134,7 +149,7 @@ impl Sending {
             return;
         }
         let bytes = self.pending_bytes + send.body.len();
-        if self.pending >= SENDS_PENDING_MAX || bytes > SEND_BYTES_PENDING_MAX {
+        if self.pending >= self.pending_max() || bytes > SEND_BYTES_PENDING_MAX {
             self.refuse(&send, Code::Overloaded, SEND_RETRY_AFTER, now, answers);
             return;
         }
@@ -158,8 +173,17 @@ impl Sending {
         pair.waiting.push_back(send);
     }
 
+    /// How many sends may be pending: while chats have no room no more than soon will be taken.
+    fn pending_max(&self) -> usize {
+        self.window.saturating_mul(4).clamp(SENDS_PENDING_OVERLOADED, SENDS_PENDING_MAX)
+    }
+
     /// The sends to hand to a chat now, in order, with ids taken from the connection's count.
     pub(crate) fn next(&mut self, ids: &mut u64, now: Instant, sends: &mut Vec<(u64, Send)>) {
+        if self.held_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.held_until = None;
         while let Some((at, user)) = self.retrying.pop_first() {
             if now < at {
                 self.retrying.insert((at, user));
@@ -167,13 +191,19 @@ impl Sending {
             }
             self.ready.push(user);
         }
-        for user in self.ready.drain(..) {
+        for user in std::mem::take(&mut self.ready) {
             let Some(pair) = self.pairs.get_mut(&user) else { continue };
-            for send in pair.waiting.drain(..) {
+            while self.users.len() < self.window
+                && let Some(send) = pair.waiting.pop_front()
+            {
                 *ids += 1;
                 self.users.insert(*ids, user.clone());
                 sends.push((*ids, send.clone()));
                 pair.under_way.push(UnderWay { id: *ids, send, outcome: None });
+            }
+            // What is left of a pair that has some under way is ready when they are answered.
+            if pair.under_way.is_empty() {
+                self.ready.push(user);
             }
         }
     }
@@ -187,6 +217,7 @@ impl Sending {
         answers: &mut Vec<Answer>,
     ) -> bool {
         let Some(user) = self.users.remove(&id) else { return false };
+        self.adapt(outcome, now);
         let Some(pair) = self.pairs.get_mut(&user) else { return true };
         let Some(item) = pair.under_way.iter_mut().find(|item| item.id == id) else {
             return true;
@@ -197,7 +228,7 @@ impl Sending {
             Verdict::Durable => answers.push(Answer::Accepted {
                 message_id,
                 at_ms: outcome.at_ms,
-                duplicate: outcome.status == switchboard_api::v1::ItemStatus::Duplicate,
+                duplicate: outcome.status == ItemStatus::Duplicate,
             }),
             Verdict::Refused => answers.push(Answer::Error(Error {
                 code: outcome.code().into(),
@@ -213,8 +244,29 @@ impl Sending {
         true
     }
 
+    /// Offers more or less, by what came of the last send.
+    fn adapt(&mut self, outcome: Outcome, now: Instant) {
+        match outcome.status {
+            ItemStatus::Overloaded => {
+                self.window = 1;
+                let pause = outcome.retry_after();
+                self.held_until.get_or_insert_with(|| now + self.holding.next(pause));
+            }
+            ItemStatus::Ok | ItemStatus::Duplicate => {
+                self.window = (self.window + 1).min(SENDS_PENDING_MAX);
+                self.holding.reset();
+            }
+            _ => {}
+        }
+    }
+
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        self.retrying.first().map(|(at, _)| *at)
+        let retrying = self.retrying.first().map(|(at, _)| *at);
+        let Some(held) = self.held_until else { return retrying };
+        // Of what is ready, and of what is to be tried again by then.
+        let is_waiting = !self.ready.is_empty() || retrying.is_some();
+        is_waiting
+            .then(|| retrying.filter(|_| self.ready.is_empty()).map_or(held, |at| at.max(held)))
     }
 
     /// A batch has been answered as a whole.

@@ -123,6 +123,50 @@ fn after_long_trying_the_device_is_told_to_try_again() {
     assert_eq!(routed(&mut sending, &mut ids, now).len(), 1);
 }
 
+#[test]
+fn while_chats_have_no_room_one_send_at_a_time_is_offered() {
+    let start = Instant::now();
+    let (mut sending, mut ids, mut answers) = (Sending::new(1), 0, Vec::new());
+    for n in 0..40 {
+        sending.send(send(n, n as u8), || None, start, &mut answers);
+    }
+    let offered = routed(&mut sending, &mut ids, start);
+    assert_eq!(offered.len(), 40);
+    for id in offered {
+        sending.answered(id, outcome(ItemStatus::Overloaded), start, &mut answers);
+    }
+    // Those that are to be tried again wait for the connection's pause, however short their own.
+    assert!(routed(&mut sending, &mut ids, start).is_empty());
+    let mut now = sending.wake_at().expect("they are tried again");
+    assert!(now > start && now <= start + RETRY_MAX);
+    let mut offered = 0;
+    for _ in 0..5 {
+        let ids = routed(&mut sending, &mut ids, now);
+        assert!(ids.len() <= 1, "{ids:?}");
+        for id in ids {
+            offered += 1;
+            sending.answered(id, outcome(ItemStatus::Overloaded), now, &mut answers);
+        }
+        now = sending.wake_at().expect("they are tried again").max(now);
+    }
+    assert!(offered > 0);
+    // Further sends are refused early.
+    sending.send(send(99, 99), || None, now, &mut answers);
+    assert_eq!(codes(&answers), [Code::Overloaded]);
+    // There is room again: it doubles with each answer, until all is through.
+    let mut most = 0;
+    now += RETRY_MAX;
+    for _ in 0..10 {
+        let offered = routed(&mut sending, &mut ids, now);
+        most = most.max(offered.len());
+        for id in offered {
+            sending.answered(id, outcome(ItemStatus::Ok), now, &mut answers);
+        }
+    }
+    assert!(most > 8, "{most}");
+    assert_eq!(answers.len(), 41, "all are durable, but the one that was refused");
+}
+
 /// A device that sends from its outbox in order, and goes back to what was refused.
 struct World {
     outbox: VecDeque<Send>,
