@@ -1,5 +1,5 @@
 //! Clients of a messenger that others make: many that are connected and do nothing, or that send each other
-//! messages in a closed loop. What they say is their [`Protocol`]'s.
+//! messages in a closed loop. What they say is their `Protocol`'s.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
