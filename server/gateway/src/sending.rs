@@ -263,10 +263,10 @@ impl Sending {
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let retrying = self.retrying.first().map(|(at, _)| *at);
         let Some(held) = self.held_until else { return retrying };
-        // Of what is ready, and of what is to be tried again by then.
-        let is_waiting = !self.ready.is_empty() || retrying.is_some();
-        is_waiting
-            .then(|| retrying.filter(|_| self.ready.is_empty()).map_or(held, |at| at.max(held)))
+        if !self.ready.is_empty() {
+            return Some(held);
+        }
+        retrying.map(|at| at.max(held))
     }
 
     /// A batch has been answered as a whole.
