@@ -49,6 +49,11 @@ pub enum Fault {
     /// A message that is to be copied to the sender's devices has an id without a copy.
     #[error("`to_own_devices` needs a message id that is a UUIDv7")]
     NoCopyId,
+    /// A message to oneself has the id of a copy.
+    #[error(
+        "a message to oneself with an id of version 15, which is kept for copies; take a UUIDv7"
+    )]
+    CopyId,
     /// A body beyond the limit.
     #[error("a body of {length} bytes; the limit is {}", limits::BODY_BYTES_MAX)]
     BodyTooLarge {
@@ -118,6 +123,7 @@ impl Fault {
             Self::DeviceRange { .. } => "DEVICE_RANGE",
             Self::MessageIdLength { .. } => "MESSAGE_ID_LENGTH",
             Self::NoCopyId => "NO_COPY_ID",
+            Self::CopyId => "COPY_ID",
             Self::BodyTooLarge { .. } => "BODY_TOO_LARGE",
             Self::TooMany { .. } => "TOO_MANY_ITEMS",
             Self::Empty { .. } => "EMPTY_LIST",
@@ -249,13 +255,18 @@ pub fn route_send(send: &route_request::Send) -> Result<(), Fault> {
     device("from", send.from.as_ref())?;
     destination("to", send.to.as_ref())?;
     message_id(&send.message_id)?;
-    copyable(send.to_own_devices, &send.message_id)?;
+    let [from, to] = [&send.from, &send.to].map(|device| device.as_ref().map(|it| &it.user));
+    copies(from == to, send.to_own_devices, &send.message_id)?;
     body(&send.body)
 }
 
-fn copyable(to_own_devices: bool, message_id: &[u8]) -> Result<(), Fault> {
+/// That the message and its copy, if there is one, can be told from each other.
+fn copies(to_self: bool, to_own_devices: bool, message_id: &[u8]) -> Result<(), Fault> {
     if to_own_devices && own_copy::id(message_id).is_none() {
         return Err(Fault::NoCopyId);
+    }
+    if to_self && own_copy::original(message_id).is_some() {
+        return Err(Fault::CopyId);
     }
     Ok(())
 }
@@ -284,14 +295,14 @@ pub fn hello(hello: &device::Hello) -> Result<(), Fault> {
     text("push_token", &hello.push_token, 0, limits::PUSH_TOKEN_BYTES_MAX)
 }
 
-/// A send of a device.
-pub fn send(send: &device::Send) -> Result<(), Fault> {
+/// A send of a device of user `from`.
+pub fn send(from: &[u8], send: &device::Send) -> Result<(), Fault> {
     message_id(&send.message_id)?;
     user(&send.to_user)?;
     if send.to_device > limits::DEVICE_MAX {
         return Err(Fault::DeviceRange { device: send.to_device });
     }
-    copyable(send.to_own_devices, &send.message_id)?;
+    copies(send.to_user == from, send.to_own_devices, &send.message_id)?;
     body(&send.body)
 }
 
@@ -403,6 +414,32 @@ mod tests {
             assert_eq!(fault.status(), status, "{fault}");
             assert!(!fault.reason().is_empty());
         }
+    }
+
+    #[test]
+    fn a_message_to_oneself_is_never_taken_for_a_copy() {
+        let id = |version: u8| Bytes::from(vec![version << 4; 16]);
+        for (to, version, fault) in [
+            (b"alice", 15, Err(Fault::CopyId)),
+            (b"alice", 7, Ok(())),
+            (b"alice", 4, Ok(())),
+            (b"robby", 15, Ok(())),
+        ] {
+            let sent = device::Send {
+                message_id: id(version),
+                to_user: Bytes::copy_from_slice(to),
+                ..device::Send::default()
+            };
+            assert_eq!(send(b"alice", &sent), fault);
+            let routed = route_request::Send {
+                from: at(b"alice", 1),
+                to: at(to, 0),
+                message_id: id(version),
+                ..route_request::Send::default()
+            };
+            assert_eq!(route_send(&routed), fault);
+        }
+        assert_eq!(Fault::CopyId.status(), ItemStatus::Invalid);
     }
 
     #[test]

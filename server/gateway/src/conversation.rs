@@ -269,7 +269,7 @@ impl Conversation {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        if let Err(fault) = validate::send(&send) {
+        if let Err(fault) = validate::send(&self.settle.device().user, &send) {
             let code = match fault.status() {
                 ItemStatus::TooLarge => Code::TooLarge,
                 _ => Code::Invalid,

@@ -39,8 +39,12 @@ pub(crate) const SENDS_PENDING_OVERLOADED: usize = 16;
 pub(crate) const SEND_BYTES_PENDING_MAX: usize = 2 * 1024 * 1024;
 /// How long sends are tried before the device is told to try again itself.
 pub(crate) const SEND_TRIED_MAX: Duration = Duration::from_secs(10);
-/// What the device is told to wait then.
+/// What the device is told to wait then, at least.
 pub(crate) const SEND_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The longest it is told, once chats have had no room for as long.
+pub(crate) const SEND_RETRY_AFTER_MAX: Duration = Duration::from_secs(6);
+/// What it is told to wait with a send that must follow one which it may repeat now.
+pub(crate) const SEND_FOLLOWS_AFTER: Duration = Duration::from_millis(200);
 /// How long after its time a refused send is waited for before the connection is ended.
 pub(crate) const REFUSED_GRACE: Duration = Duration::from_secs(30);
 /// Recipients a send to whom was refused and is waited for, a connection.

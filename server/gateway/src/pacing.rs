@@ -21,12 +21,17 @@ impl Pacing {
     pub(crate) fn next(&mut self, at_least: Duration) -> Duration {
         let full = self.min.saturating_mul(1 << self.attempts.min(20)).min(self.max);
         self.attempts = self.attempts.saturating_add(1);
+        self.shortened(full).max(at_least)
+    }
+
+    /// That pause, shortened by up to half at random.
+    pub(crate) fn shortened(&mut self, full: Duration) -> Duration {
         // Xorshift64 (Marsaglia 2003): enough to spread load.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         let permille = u32::try_from(self.random % 501).unwrap_or(0);
-        (full - full * permille / 1_000).max(at_least)
+        full - full * permille / 1_000
     }
 
     pub(crate) fn reset(&mut self) {

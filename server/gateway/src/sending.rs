@@ -14,8 +14,9 @@
 //!   what is due is found without looking at all pairs, of which a busy device has many.
 //! - What is pending is bounded in number and bytes; beyond that the device is told OVERLOADED.
 //! - While a chat has no room, a connection offers little: after OVERLOADED nothing for a pause, then one send
-//!   at a time, and one more for each that is durable. Otherwise all that waits would be offered again and again,
-//!   and that work would take the place of what could be done.
+//!   at a time, and one more for each that is durable. What it has no place for is sent back to the device for
+//!   about as long as this has lasted. Otherwise all that waits would be offered again and again, and that work
+//!   would take the place of what could be done.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -30,8 +31,9 @@ use switchboard_api::{
 
 use crate::{
     limits::{
-        GATES_MAX, REFUSED_GRACE, RETRY_MAX, RETRY_MIN, SEND_BYTES_PENDING_MAX, SEND_RETRY_AFTER,
-        SEND_TRIED_MAX, SENDS_PENDING_MAX, SENDS_PENDING_OVERLOADED,
+        GATES_MAX, REFUSED_GRACE, RETRY_MAX, RETRY_MIN, SEND_BYTES_PENDING_MAX, SEND_FOLLOWS_AFTER,
+        SEND_RETRY_AFTER, SEND_RETRY_AFTER_MAX, SEND_TRIED_MAX, SENDS_PENDING_MAX,
+        SENDS_PENDING_OVERLOADED,
     },
     outcome::{Outcome, Verdict},
     pacing::Pacing,
@@ -80,8 +82,8 @@ struct Gate {
 #[derive(Debug)]
 pub(crate) struct Sending {
     pairs: BTreeMap<Bytes, Pair>,
-    /// Recipients to whom sends can be handed over now.
-    ready: Vec<Bytes>,
+    /// Recipients to whom sends can be handed over now, the longest ready first.
+    ready: VecDeque<Bytes>,
     /// Those to whom they can be then.
     retrying: BTreeSet<(Instant, Bytes)>,
     /// Which pair an item under way belongs to.
@@ -96,6 +98,8 @@ pub(crate) struct Sending {
     held_until: Option<Instant>,
     /// For how long, the next time.
     holding: Pacing,
+    /// Since when chats have had no room for more than a few.
+    overloaded_since: Option<Instant>,
     seed: u64,
 }
 
@@ -103,7 +107,7 @@ impl Sending {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             pairs: BTreeMap::new(),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
             retrying: BTreeSet::new(),
             users: BTreeMap::new(),
             pending: 0,
@@ -112,6 +116,7 @@ impl Sending {
             window: SENDS_PENDING_MAX,
             held_until: None,
             holding: Pacing::new(RETRY_MIN, RETRY_MAX, seed),
+            overloaded_since: None,
             seed,
         }
     }
@@ -131,7 +136,7 @@ impl Sending {
     ) {
         if let Some(gate) = self.gates.get(&send.to_user) {
             if gate.message_id != send.message_id {
-                let pause = gate.open_at.saturating_duration_since(now);
+                let pause = gate.open_at.saturating_duration_since(now).max(SEND_FOLLOWS_AFTER);
                 answers.push(if now < gate.until {
                     told(&send, gate.code, pause)
                 } else {
@@ -150,7 +155,8 @@ impl Sending {
         }
         let bytes = self.pending_bytes + send.body.len();
         if self.pending >= self.pending_max() || bytes > SEND_BYTES_PENDING_MAX {
-            self.refuse(&send, Code::Overloaded, SEND_RETRY_AFTER, now, answers);
+            let pause = self.busy_for(now);
+            self.refuse(&send, Code::Overloaded, pause, now, answers);
             return;
         }
         let seed = self.seed;
@@ -168,7 +174,7 @@ impl Sending {
         self.pending += 1;
         self.pending_bytes = bytes;
         if pair.under_way.is_empty() && pair.waiting.is_empty() {
-            self.ready.push(send.to_user.clone());
+            self.ready.push_back(send.to_user.clone());
         }
         pair.waiting.push_back(send);
     }
@@ -176,6 +182,13 @@ impl Sending {
     /// How many sends may be pending: while chats have no room no more than soon will be taken.
     fn pending_max(&self) -> usize {
         self.window.saturating_mul(4).clamp(SENDS_PENDING_OVERLOADED, SENDS_PENDING_MAX)
+    }
+
+    /// What a device is told to wait: about as long as chats have had no room, and each send its own time.
+    fn busy_for(&mut self, now: Instant) -> Duration {
+        let since = self.overloaded_since.unwrap_or(now);
+        let lasted = now.saturating_duration_since(since);
+        self.holding.shortened((2 * lasted).clamp(2 * SEND_RETRY_AFTER, SEND_RETRY_AFTER_MAX))
     }
 
     /// The sends to hand to a chat now, in order, with ids taken from the connection's count.
@@ -189,10 +202,13 @@ impl Sending {
                 self.retrying.insert((at, user));
                 break;
             }
-            self.ready.push(user);
+            self.ready.push_back(user);
         }
-        for user in std::mem::take(&mut self.ready) {
+        while self.users.len() < self.window
+            && let Some(user) = self.ready.pop_front()
+        {
             let Some(pair) = self.pairs.get_mut(&user) else { continue };
+            // What is left of a pair that has some under way is ready when they are answered.
             while self.users.len() < self.window
                 && let Some(send) = pair.waiting.pop_front()
             {
@@ -200,10 +216,6 @@ impl Sending {
                 self.users.insert(*ids, user.clone());
                 sends.push((*ids, send.clone()));
                 pair.under_way.push(UnderWay { id: *ids, send, outcome: None });
-            }
-            // What is left of a pair that has some under way is ready when they are answered.
-            if pair.under_way.is_empty() {
-                self.ready.push(user);
             }
         }
     }
@@ -249,11 +261,14 @@ impl Sending {
         match outcome.status {
             ItemStatus::Overloaded => {
                 self.window = 1;
+                self.overloaded_since.get_or_insert(now);
                 let pause = outcome.retry_after();
                 self.held_until.get_or_insert_with(|| now + self.holding.next(pause));
             }
             ItemStatus::Ok | ItemStatus::Duplicate => {
                 self.window = (self.window + 1).min(SENDS_PENDING_MAX);
+                self.overloaded_since =
+                    self.overloaded_since.filter(|_| self.window < SENDS_PENDING_OVERLOADED);
                 self.holding.reset();
             }
             _ => {}
@@ -292,7 +307,7 @@ impl Sending {
             if pair.waiting.is_empty() {
                 self.pairs.remove(user);
             } else {
-                self.ready.push(user.clone());
+                self.ready.push_back(user.clone());
             }
             return;
         }
@@ -311,7 +326,7 @@ impl Sending {
         for send in pair.waiting {
             self.pending -= 1;
             self.pending_bytes -= send.body.len();
-            let pause = pause.max(SEND_RETRY_AFTER);
+            let pause = pause.max(self.busy_for(now));
             self.refuse(&send, last.code(), pause, now, answers);
         }
     }

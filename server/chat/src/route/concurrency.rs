@@ -3,7 +3,7 @@
 //! ```text
 //!                      in flight < limit ───▶ to the store ─▶ answered: latency, refused or not
 //!                     │                     ▲                          │
-//!   items of a call ─┼─ waiting < 4 limit ─┘ in order                 │
+//!   sends of a call ─┼─ waiting < 4 limit ─┘ in order                 │
 //!                     │                                                │
 //!                      else ─▶ OVERLOADED, at once        limit ◀─────┘  one decision a window
 //! ```
@@ -13,6 +13,7 @@
 //! stays near the target times what it can do, whatever is offered. A few times as much waits here,
 //! because a burst that is sent back costs more than one that waits a moment; as the store slows
 //! down this shrinks as well, so the wait stays bounded in time. The rest is told to come back.
+//! Receipts and copies finish what was let in before: they go first and are never told so.
 //!
 //! Invariants: `ITEMS_MIN ≤ limit ≤ ITEMS_MAX`; a call goes in whole or not at all, and always when
 //! nothing is in flight, so whatever waits is let in by an answer to come; a decision counts only
@@ -94,12 +95,20 @@ impl Concurrency {
 
     /// Whether the call that waits the longest, of so many items, may go to the store now.
     pub(crate) fn next(&mut self, items: usize) -> bool {
-        if self.in_flight >= self.limit() {
-            return false;
+        let goes = self.pass(items);
+        if goes {
+            self.waiting = self.waiting.saturating_sub(items);
         }
-        self.waiting = self.waiting.saturating_sub(items);
-        self.begin(items);
-        true
+        goes
+    }
+
+    /// Whether a call that is not among those that wait may go to the store now, before them.
+    pub(crate) fn pass(&mut self, items: usize) -> bool {
+        let goes = self.in_flight < self.limit();
+        if goes {
+            self.begin(items);
+        }
+        goes
     }
 
     fn begin(&mut self, items: usize) {

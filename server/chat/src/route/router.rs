@@ -1,10 +1,12 @@
 //! What all Route streams share, above all the way to the store: as much at once as it can take.
 //!
 //! ```text
-//!   call ─▶ Gate ── Go ─────────────▶ store (SDK lane) ─▶ answered ─▶ done
+//!   sends ─▶ Gate ── Go ─────────────▶ store (SDK lane) ─▶ answered ─▶ done
 //!             ├──── Wait ─▶ waiting ──▲ ◀── there is room again ──┘
 //!             └──── Refused: OVERLOADED
 //! ```
+//! What finishes a message that was let in before, a receipt or a copy for own devices, goes before new
+//! sends and is never refused: each would come back, and hold its message until then.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -30,8 +32,10 @@ struct Call {
 /// Who may go to the store, and who waits for it.
 pub(crate) struct Gate {
     concurrency: Concurrency,
-    /// In the order in which they came. Bounded by [`Concurrency`], and by what the streams hold.
+    /// New ones, in the order in which they came. Bounded by [`Concurrency`], and by what the streams hold.
     waiting: VecDeque<Call>,
+    /// Those that finish something. Bounded by what the streams hold.
+    finishing: VecDeque<Call>,
     /// Somebody starts those that may go, one after the other, and will look again.
     is_starting: bool,
 }
@@ -39,7 +43,8 @@ pub(crate) struct Gate {
 impl Gate {
     pub(crate) fn new(latency_target: Duration) -> Self {
         let concurrency = Concurrency::new(latency_target, Instant::now());
-        Self { concurrency, waiting: VecDeque::new(), is_starting: false }
+        let (waiting, finishing) = (VecDeque::new(), VecDeque::new());
+        Self { concurrency, waiting, finishing, is_starting: false }
     }
 
     /// The call that may go next; whoever takes it is the one who starts calls.
@@ -47,9 +52,16 @@ impl Gate {
         if self.is_starting {
             return None;
         }
-        let items = self.waiting.front()?.items.len();
-        self.is_starting = self.concurrency.next(items);
-        if self.is_starting { self.waiting.pop_front() } else { None }
+        let call = match self.finishing.front() {
+            Some(call) => self.concurrency.pass(call.items.len()).then(|| &mut self.finishing),
+            None => {
+                let items = self.waiting.front()?.items.len();
+                self.concurrency.next(items).then_some(&mut self.waiting)
+            }
+        };
+        let call = call?.pop_front();
+        self.is_starting = call.is_some();
+        call
     }
 }
 
@@ -69,7 +81,7 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Stores items as soon as the store can take them, or sends them back at once when too much
+    /// Stores new items as soon as the store can take them, or sends them back at once when too much
     /// waits already. `done` is called exactly once, with a result for each.
     pub(super) fn enqueue(
         self: &Arc<Self>,
@@ -91,6 +103,21 @@ impl Router {
                 (call.done)(vec![refused(ItemStatus::Overloaded); count]);
             }
         }
+    }
+
+    /// Stores items that finish something as soon as the store can take them, before new ones.
+    pub(super) fn finish(
+        self: &Arc<Self>,
+        items: Vec<enqueue_request::Item>,
+        done: impl FnOnce(Vec<enqueue_response::Result>) + Send + 'static,
+    ) {
+        let call = Call { items, done: Box::new(done) };
+        let mut gate = self.gate.lock();
+        if !gate.concurrency.pass(call.items.len()) {
+            return gate.finishing.push_back(call);
+        }
+        drop(gate);
+        self.go(call);
     }
 
     fn go(self: &Arc<Self>, call: Call) {
@@ -160,7 +187,7 @@ impl Router {
             return;
         }
         let (router, copied) = (self.clone(), items.clone());
-        self.enqueue(items, move |results| {
+        self.finish(items, move |results| {
             // Nobody is woken up by what another device of the user has sent.
             router.dispatcher.push_all(copied.iter().zip(&results));
             unite(&mut outcomes, &places, &results);

@@ -187,7 +187,7 @@ impl Stream {
         for call in self.receipts.gather() {
             let items = call.items.clone();
             let (router, resolved) = (self.router.clone(), self.resolved.clone());
-            self.router.enqueue(items, move |results| {
+            self.router.finish(items, move |results| {
                 router.dispatcher.push_all(call.items.iter().zip(&results));
                 let outcomes = outcomes(&results);
                 router.meters.receipts(&outcomes);

@@ -1,7 +1,7 @@
 //! A device for load: one connection that sends, and answers what it gets at once.
 //!
-//! It keeps nothing and repeats nothing, unlike the device library: a message that gets lost here is
-//! counted as lost. What arrives is acknowledged as soon as all that came with it was read.
+//! It keeps nothing and repeats nothing of its own, unlike the device library: a message that gets lost
+//! here is counted as lost. What arrives is acknowledged as soon as all that came with it was read.
 
 use std::collections::HashMap;
 use std::io;
@@ -41,8 +41,8 @@ pub(crate) struct Device {
     /// encode a frame or to take all.
     out: Mutex<BytesMut>,
     written: Notify,
-    /// Who waits for a refusal of which message; held to add or to remove one.
-    refusals: Mutex<HashMap<MessageId, oneshot::Sender<Refusal>>>,
+    /// Who waits for a refusal of which message, until the connection has ended; held to add or to remove one.
+    refusals: Mutex<Option<HashMap<MessageId, oneshot::Sender<Refusal>>>>,
 }
 
 /// A message that was not taken.
@@ -65,18 +65,23 @@ impl Device {
         let device = Arc::new(Device {
             out: Mutex::new(BytesMut::new()),
             written: Notify::new(),
-            refusals: Mutex::default(),
+            refusals: Mutex::new(Some(HashMap::new())),
         });
         device.push(client_frame::Frame::Hello(hello))?;
         tokio::spawn(write(device.clone(), writer));
         let mut input = BytesMut::with_capacity(READ_BYTES);
         let welcome = welcome(&mut reader, &mut input);
         tokio::time::timeout(WELCOME_WAIT_MAX, welcome).await??;
-        tokio::spawn(read(device.clone(), reader, input, events));
+        let reading = device.clone();
+        tokio::spawn(async move {
+            read(&reading, reader, input, events).await;
+            reading.end();
+        });
         Ok(device)
     }
 
-    /// Sends a message. The receiver gets what speaks against it, if anything does.
+    /// Sends a message. The receiver gets what speaks against it, if anything does, and is closed when
+    /// the connection has ended.
     pub(crate) fn send(
         &self,
         id: MessageId,
@@ -85,7 +90,8 @@ impl Device {
         body: Bytes,
     ) -> io::Result<oneshot::Receiver<Refusal>> {
         let (refused, refusal) = oneshot::channel();
-        self.refusals.lock().insert(id, refused);
+        let closed = || io::Error::from(io::ErrorKind::NotConnected);
+        self.refusals.lock().as_mut().ok_or_else(closed)?.insert(id, refused);
         let message_id = Bytes::copy_from_slice(&id);
         let send = Send { message_id, to_user, to_device: 1, ttl_ms, body, to_own_devices: false };
         self.push(client_frame::Frame::Send(send))?;
@@ -94,7 +100,16 @@ impl Device {
 
     /// Nobody waits for a refusal of this message any more.
     pub(crate) fn forget(&self, id: &MessageId) {
-        self.refusals.lock().remove(id);
+        self.refusal(id);
+    }
+
+    fn refusal(&self, id: &MessageId) -> Option<oneshot::Sender<Refusal>> {
+        self.refusals.lock().as_mut()?.remove(id)
+    }
+
+    /// The connection has ended: nobody will hear of what was under way.
+    fn end(&self) {
+        self.refusals.lock().take();
     }
 
     fn push(&self, frame: client_frame::Frame) -> io::Result<()> {
@@ -106,7 +121,7 @@ impl Device {
 
     fn refuse(&self, error: &Error) {
         let Ok(id) = MessageId::try_from(&error.message_id[..]) else { return };
-        if let Some(waiting) = self.refusals.lock().remove(&id) {
+        if let Some(waiting) = self.refusal(&id) {
             let why = error.code().as_str_name();
             let retry_after = Duration::from_millis(error.retry_after_ms);
             // Whoever sent it may have stopped waiting.
@@ -149,9 +164,9 @@ async fn write(device: Arc<Device>, mut writer: OwnedWriteHalf) {
     }
 }
 
-/// Ends when the connection does; then nobody hears of what was under way.
+/// Ends when the connection does.
 async fn read<E: Events>(
-    device: Arc<Device>,
+    device: &Device,
     mut reader: OwnedReadHalf,
     mut input: BytesMut,
     events: Arc<E>,
@@ -161,7 +176,7 @@ async fn read<E: Events>(
         let mut highest = acknowledged;
         loop {
             match next(&mut input) {
-                Ok(Some(frame)) => highest = highest.max(take(&device, &*events, &frame)),
+                Ok(Some(frame)) => highest = highest.max(take(device, &*events, &frame)),
                 Ok(None) => break,
                 Err(_) => return,
             }

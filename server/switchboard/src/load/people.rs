@@ -66,6 +66,12 @@ fn names(numbers: impl Iterator<Item = u64>) -> impl Iterator<Item = Bytes> {
     })
 }
 
+/// What the ids of messages of a run begin with. They are UUIDs of version 7: others may be those of
+/// copies, which nobody may send to himself.
+pub(crate) fn run() -> u64 {
+    rand::random::<u64>() & !0xf000 | 0x7000
+}
+
 /// Ids for the messages of the `call`-th batch of a run.
 pub(crate) fn message_ids(run: u64, call: u64, items: usize) -> impl Iterator<Item = Bytes> {
     let mut buffer = BytesMut::with_capacity(items * ID_BYTES);

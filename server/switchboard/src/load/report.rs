@@ -56,6 +56,12 @@ pub(crate) struct Report {
     /// included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sent_ms: Option<Latency>,
+    /// The same since it was sent the last time, which was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) taken_ms: Option<Latency>,
+    /// Messages between devices: how often one was sent again because servers had been too busy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sent_again: Option<u64>,
     /// Messages between devices: those that were safe and had not arrived some time after the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) safe_and_lost: Option<usize>,
@@ -122,6 +128,8 @@ impl Report {
             calls_unanswered: unanswered as u64,
             latency_ms: Latency::of(&sums.latency_us),
             sent_ms: None,
+            taken_ms: None,
+            sent_again: None,
             safe_and_lost: None,
             histogram: buckets(&sums.latency_us),
             server_cpu_us_per_item,
@@ -156,6 +164,12 @@ impl Report {
         row("latency of a call, ms", self.latency_ms.words());
         if let Some(sent) = &self.sent_ms {
             row("until safe, ms", sent.words());
+        }
+        if let Some(taken) = self.taken_ms.as_ref().filter(|_| self.sent_again > Some(0)) {
+            row("the same since it was sent last, ms", taken.words());
+        }
+        if let Some(again) = self.sent_again.filter(|again| *again > 0) {
+            row("sent again after a refusal", again.to_string());
         }
         if let Some(lost) = self.safe_and_lost {
             row("safe, and did not arrive", lost.to_string());

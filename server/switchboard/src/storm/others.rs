@@ -97,7 +97,7 @@ impl Others {
             })?;
             devices.push(device);
         }
-        let run = rand::random();
+        let run = people::run();
         Ok(Others { client, devices, ear, prefix, run, crowd, sent: Mutex::default() })
     }
 
@@ -162,7 +162,7 @@ impl Others {
             Err(_) => false,
             Ok(refusal) => tokio::select! {
                 Ok(()) = answer => true,
-                Ok(_) = refusal => false,
+                _ = refusal => false,
                 () = tokio::time::sleep(ANSWERED_WITHIN) => false,
             },
         };

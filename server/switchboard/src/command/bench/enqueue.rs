@@ -16,7 +16,7 @@ use super::{seconds, within};
 use crate::cli::Global;
 use crate::command::operator::StoreArgs;
 use crate::load::drive::{Work, drive};
-use crate::load::people::{People, message_ids};
+use crate::load::people::{self, People, message_ids};
 use crate::load::report::{Report, Settings};
 use crate::load::samples::Tally;
 use crate::output::Failure;
@@ -54,7 +54,7 @@ impl Enqueue {
     pub(crate) async fn run(self, global: Global) -> Result<(), Failure> {
         let client = self.store.connect().await?;
         let pids = self.load.stores(&client).await;
-        let run = rand::random();
+        let run = people::run();
         let mut connections = Vec::new();
         for _ in 0..self.batch.connections {
             let way = if self.unary {

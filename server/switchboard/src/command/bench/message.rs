@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use switchboard_api::device::v1::Hello;
 use switchboard_api::limits::BODY_BYTES_MAX;
 use switchboard_device::GatewayAddress;
 use tokio::sync::oneshot;
+use tokio::time::{sleep, sleep_until};
 
 use super::enqueue::noise;
 use super::load_args::{GatewayArgs, LoadArgs};
@@ -27,8 +29,8 @@ use crate::load::report::{Latency, Report, Settings};
 use crate::load::samples::{Sums, Tally};
 use crate::output::Failure;
 
-/// A message that did not arrive in this time is lost.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
+/// A message that did not arrive in this time is lost, or was refused all the while.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
 /// Deliveries that a device takes before it acknowledges.
 const WINDOW: u32 = 256;
 /// Devices that log in at the same time.
@@ -37,15 +39,14 @@ const LOGINS_AT_ONCE: usize = 64;
 const SAFE_ARRIVE_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks whether they have.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Longest pause after a refusal.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Send messages between connected devices and report how many arrive, and how soon
 ///
 /// All devices are online and send to others chosen by chance. A message counts when it has arrived
 /// at the recipient's device, and its latency is that of the whole way; the report also says how long
 /// senders waited until their messages were safe. Recipients acknowledge at once, and senders get
-/// their receipts. Gateways are reached over plain TCP, and let a device send 100 messages a second by
+/// their receipts. A message that servers are too busy for is sent again when they asked for it, as any
+/// device does. Gateways are reached over plain TCP, and let a device send 100 messages a second by
 /// default.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -97,7 +98,9 @@ impl Message {
             size: Some(self.size),
         };
         let mut report = Report::new(settings, &plan, outcome);
-        report.sent_ms = Some(Latency::of(&shared.sent_us()));
+        report.sent_ms = Some(Latency::of(&total(&shared.sent_us)));
+        report.taken_ms = Some(Latency::of(&total(&shared.taken_us)));
+        report.sent_again = Some(shared.sent_again.load(Ordering::Relaxed));
         let lost = shared.settled().await;
         report.safe_and_lost = Some(lost);
         self.load.finish(global, &report)?;
@@ -112,7 +115,7 @@ impl Message {
         gateways: &[String],
         shared: &Arc<Shared>,
     ) -> Result<Vec<Arc<Sender>>, Failure> {
-        let run = rand::random();
+        let run = people::run();
         let body = noise(self.size);
         let one = |nth: usize| {
             let address = &gateways[nth % gateways.len()];
@@ -137,13 +140,27 @@ impl Message {
 
 /// Histograms of how long senders waited: several, so that devices do not wait for each other.
 const HISTOGRAMS: usize = 8;
+type Histograms = [Mutex<Histogram<u64>>; HISTOGRAMS];
+
+fn total(parts: &Histograms) -> Histogram<u64> {
+    let mut all = Sums::new().latency_us;
+    for part in parts {
+        // All have the same bounds.
+        let _ = all.add(&*part.lock());
+    }
+    all
+}
 
 /// What all devices know of each other's messages.
 struct Shared {
     devices: Vec<Expected>,
     /// Microseconds from sending a message until it was known to be safe, over the whole run. Locks,
     /// because devices are many; held to add one value, or to read all.
-    sent_us: [Mutex<Histogram<u64>>; HISTOGRAMS],
+    sent_us: Histograms,
+    /// The same since it was sent the last time.
+    taken_us: Histograms,
+    /// How often a message was sent again because it had been refused.
+    sent_again: AtomicU64,
     /// Messages of which only one of two things is known: that it is safe, or that it has arrived. Locks
     /// for the same reason; held to change one.
     half_known: [Mutex<HashMap<MessageId, Known>>; HISTOGRAMS],
@@ -160,7 +177,14 @@ struct Expected {
     /// Messages to it; held to add or to remove one.
     arriving: Mutex<HashMap<MessageId, oneshot::Sender<()>>>,
     /// Messages of its own that are not known to be safe yet; held likewise.
-    unsafe_since: Mutex<HashMap<MessageId, Instant>>,
+    unsafe_since: Mutex<HashMap<MessageId, Sent>>,
+}
+
+/// When a message was sent the first and the last time.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    first: Instant,
+    last: Instant,
 }
 
 impl Shared {
@@ -169,6 +193,8 @@ impl Shared {
         Shared {
             devices: (0..devices).map(|_| expected()).collect(),
             sent_us: std::array::from_fn(|_| Mutex::new(Sums::new().latency_us)),
+            taken_us: std::array::from_fn(|_| Mutex::new(Sums::new().latency_us)),
+            sent_again: AtomicU64::new(0),
             half_known: std::array::from_fn(|_| Mutex::default()),
         }
     }
@@ -195,17 +221,8 @@ impl Shared {
             if waiting == 0 || Instant::now() > end {
                 return waiting;
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            sleep(LOOK_INTERVAL).await;
         }
-    }
-
-    fn sent_us(&self) -> Histogram<u64> {
-        let mut all = Sums::new().latency_us;
-        for some in &self.sent_us {
-            // All have the same bounds.
-            let _ = all.add(&*some.lock());
-        }
-        all
     }
 }
 
@@ -219,9 +236,11 @@ impl Events for Own {
     fn accepted(&self, id: &MessageId) {
         self.shared.know(id, Known::Safe);
         let sent = self.shared.devices[self.nth].unsafe_since.lock().remove(id);
-        if let Some(sent) = sent {
-            let mut histogram = self.shared.sent_us[self.nth % HISTOGRAMS].lock();
-            histogram.saturating_record(micros_since(sent));
+        if let Some(Sent { first, last }) = sent {
+            let Shared { sent_us, taken_us, .. } = &*self.shared;
+            for (histograms, since) in [(sent_us, first), (taken_us, last)] {
+                histograms[self.nth % HISTOGRAMS].lock().saturating_record(micros_since(since));
+            }
         }
     }
 
@@ -251,33 +270,38 @@ impl Sender {
         (u128::from(self.run) << 64 | u128::from(call)).to_be_bytes()
     }
 
-    /// Sends and waits until it has arrived, was refused, or seems lost.
-    async fn send(&self, id: MessageId, to: usize) -> Result<(), Refused> {
-        let (arrived, arrival) = oneshot::channel();
-        self.shared.devices[to].arriving.lock().insert(id, arrived);
-        self.shared.devices[self.nth].unsafe_since.lock().insert(id, Instant::now());
-        let user = people::name(to as u64);
-        let sent = self.device.send(id, user, self.ttl_ms, self.body.clone());
-        let refusal = sent.map_err(|_| Refused::now("DISCONNECTED"))?;
-        tokio::select! {
-            Ok(()) = arrival => Ok(()),
-            Ok(refusal) = refusal => {
-                Err(Refused { why: refusal.why, pause: refusal.retry_after.min(PAUSE_MAX) })
-            }
-            () = tokio::time::sleep(ARRIVES_WITHIN) => Err(Refused::now("LOST")),
-        }
+    fn note_sent(&self, id: MessageId) {
+        let now = Instant::now();
+        let mut unsafe_since = self.shared.devices[self.nth].unsafe_since.lock();
+        unsafe_since.entry(id).or_insert(Sent { first: now, last: now }).last = now;
     }
-}
 
-/// Why a message did not arrive, and how long to wait before the next.
-struct Refused {
-    why: &'static str,
-    pause: Duration,
-}
-
-impl Refused {
-    fn now(why: &'static str) -> Refused {
-        Refused { why, pause: Duration::ZERO }
+    /// Sends until it is safe or was refused for good, and waits until it has arrived; the word for
+    /// why it did not.
+    async fn send(&self, id: MessageId, to: usize) -> Result<(), &'static str> {
+        let (arrived, mut arrival) = oneshot::channel();
+        self.shared.devices[to].arriving.lock().insert(id, arrived);
+        let end = Instant::now() + ARRIVES_WITHIN;
+        loop {
+            self.note_sent(id);
+            let user = people::name(to as u64);
+            let sent = self.device.send(id, user, self.ttl_ms, self.body.clone());
+            let refusal = sent.map_err(|_| "DISCONNECTED")?;
+            let refusal = tokio::select! {
+                Ok(()) = &mut arrival => return Ok(()),
+                refusal = refusal => refusal.map_err(|_| "DISCONNECTED")?,
+                () = sleep_until(end.into()) => return Err("LOST"),
+            };
+            let pause = refusal.retry_after;
+            if pause.is_zero() || Instant::now() + pause > end {
+                return Err(refusal.why);
+            }
+            self.shared.sent_again.fetch_add(1, Ordering::Relaxed);
+            tokio::select! {
+                Ok(()) = &mut arrival => return Ok(()),
+                () = sleep(pause) => {}
+            }
+        }
     }
 }
 
@@ -291,10 +315,7 @@ impl Work for Sender {
         let mut tally = Tally::default();
         match result {
             Ok(()) => tally.done = 1,
-            Err(Refused { why, pause }) => {
-                tally.refuse(why, 1);
-                tokio::time::sleep(pause).await;
-            }
+            Err(why) => tally.refuse(why, 1),
         }
         tally
     }
