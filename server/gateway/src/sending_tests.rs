@@ -167,6 +167,31 @@ fn while_chats_have_no_room_one_send_at_a_time_is_offered() {
     assert_eq!(answers.len(), 41, "all are durable, but the one that was refused");
 }
 
+#[test]
+fn what_finds_no_place_is_sent_back_for_about_as_long_as_chats_have_had_no_room() {
+    let start = Instant::now();
+    let (mut sending, mut ids, mut answers) = (Sending::new(1), 0, Vec::new());
+    for n in 0..20 {
+        sending.send(send(n, n as u8), || None, start, &mut answers);
+    }
+    for id in routed(&mut sending, &mut ids, start) {
+        sending.answered(id, outcome(ItemStatus::Overloaded), start, &mut answers);
+    }
+    let mut told = |after: Duration, n: u32| {
+        let mut answers = Vec::new();
+        sending.send(send(n, n as u8), || None, start + after, &mut answers);
+        let [Answer::Error(error)] = &answers[..] else { panic!("{answers:?}") };
+        Duration::from_millis(error.retry_after_ms)
+    };
+    let soon = told(Duration::ZERO, 100);
+    assert!(soon >= SEND_RETRY_AFTER && soon <= 2 * SEND_RETRY_AFTER, "{soon:?}");
+    let late = told(Duration::from_secs(60), 101);
+    assert!(late >= SEND_RETRY_AFTER_MAX / 2 && late <= SEND_RETRY_AFTER_MAX, "{late:?}");
+    // One to the same recipient has to follow it, so it waits as well, and never comes back at once.
+    let follows = told(Duration::from_secs(80), 101 + 256);
+    assert_eq!(follows, SEND_FOLLOWS_AFTER);
+}
+
 /// A device that sends from its outbox in order, and goes back to what was refused.
 struct World {
     outbox: VecDeque<Send>,

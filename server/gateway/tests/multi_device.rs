@@ -5,7 +5,8 @@ mod support;
 use std::collections::BTreeSet;
 
 use support::{Messenger, Phone, outgoing, soon};
-use switchboard_device::{Event, Incoming, ReceiptState, new_message_id};
+use switchboard_api::device::v1::error::Code;
+use switchboard_device::{Event, Incoming, ReceiptState, SendError, new_message_id};
 
 fn phone(user: &str, device: u16, messenger: &Messenger) -> Phone {
     Phone::start_with(user, vec![messenger.gateway.tcp()], |options| options.device = device)
@@ -95,6 +96,26 @@ async fn copies_wait_for_an_own_device_that_is_offline_and_the_sender_never_sees
     bob.say("alice", "the end");
     assert_eq!(messages_until(&mut alice1, "the end").await.len(), 1);
     assert_eq!(messages_until(&mut alice2, "the end").await.len(), 1);
+    messenger.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_to_oneself_arrives_or_is_refused_whatever_its_id() {
+    let messenger = Messenger::start().await;
+    let mut alice = phone("alice", 1, &messenger);
+    all_online(&mut [&mut alice]).await;
+    for version in 0..16_u8 {
+        let id = [version << 4; 16];
+        let sent = soon("an answer", alice.device.send(outgoing(id, "alice", "a note"))).await;
+        match sent {
+            // What looks like a copy of a message to somebody else would be passed over.
+            Err(SendError::Refused { code: Code::Invalid, .. }) => assert_eq!(version, 15),
+            sent => {
+                sent.unwrap();
+                assert_eq!(alice.message().await.message_id, id);
+            }
+        }
+    }
     messenger.shutdown().await;
 }
 

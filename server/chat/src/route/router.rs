@@ -199,3 +199,32 @@ impl Router {
 fn refused(status: ItemStatus) -> enqueue_response::Result {
     enqueue_response::Result { status: status.into(), ..Default::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::STORE_ITEMS_INITIAL;
+
+    fn call(items: usize) -> Call {
+        Call { items: vec![enqueue_request::Item::default(); items], done: Box::new(|_| {}) }
+    }
+
+    #[test]
+    fn what_finishes_a_message_goes_before_new_ones() {
+        let began = Instant::now();
+        let mut gate = Gate::new(Duration::from_millis(100));
+        assert_eq!(gate.concurrency.enter(STORE_ITEMS_INITIAL), Entry::Go);
+        assert_eq!(gate.concurrency.enter(1), Entry::Wait);
+        gate.waiting.push_back(call(1));
+        assert!(!gate.concurrency.pass(2), "there is no room");
+        gate.finishing.push_back(call(2));
+        assert!(gate.next().is_none());
+        gate.concurrency.end(STORE_ITEMS_INITIAL, began, false, began);
+        for items in [2, 1] {
+            assert_eq!(gate.next().map(|call| call.items.len()), Some(items));
+            gate.is_starting = false;
+        }
+        assert!(gate.next().is_none());
+        assert_eq!(gate.concurrency.in_flight(), 3);
+    }
+}

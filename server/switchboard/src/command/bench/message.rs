@@ -14,7 +14,7 @@ use switchboard_api::device::v1::Hello;
 use switchboard_api::limits::BODY_BYTES_MAX;
 use switchboard_device::GatewayAddress;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::enqueue::noise;
 use super::load_args::{GatewayArgs, LoadArgs};
@@ -29,7 +29,7 @@ use crate::load::report::{Latency, Report, Settings};
 use crate::load::samples::{Sums, Tally};
 use crate::output::Failure;
 
-/// A message that did not arrive in this time is lost, or was refused all the while.
+/// A message that was neither refused nor has arrived in this time is lost.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
 /// Deliveries that a device takes before it acknowledges.
 const WINDOW: u32 = 256;
@@ -276,12 +276,11 @@ impl Sender {
         unsafe_since.entry(id).or_insert(Sent { first: now, last: now }).last = now;
     }
 
-    /// Sends until it is safe or was refused for good, and waits until it has arrived; the word for
-    /// why it did not.
+    /// Sends until it is not refused, or is for good, and waits until it has arrived; the word for why it
+    /// did not. What is to be sent again is never given up, as its gateway waits for it.
     async fn send(&self, id: MessageId, to: usize) -> Result<(), &'static str> {
         let (arrived, mut arrival) = oneshot::channel();
         self.shared.devices[to].arriving.lock().insert(id, arrived);
-        let end = Instant::now() + ARRIVES_WITHIN;
         loop {
             self.note_sent(id);
             let user = people::name(to as u64);
@@ -290,10 +289,10 @@ impl Sender {
             let refusal = tokio::select! {
                 Ok(()) = &mut arrival => return Ok(()),
                 refusal = refusal => refusal.map_err(|_| "DISCONNECTED")?,
-                () = sleep_until(end.into()) => return Err("LOST"),
+                () = sleep(ARRIVES_WITHIN) => return Err("LOST"),
             };
             let pause = refusal.retry_after;
-            if pause.is_zero() || Instant::now() + pause > end {
+            if pause.is_zero() {
                 return Err(refusal.why);
             }
             self.shared.sent_again.fetch_add(1, Ordering::Relaxed);
