@@ -53,7 +53,7 @@ impl Gate {
             return None;
         }
         let call = match self.finishing.front() {
-            Some(call) => self.concurrency.pass(call.items.len()).then(|| &mut self.finishing),
+            Some(call) => self.concurrency.pass(call.items.len()).then_some(&mut self.finishing),
             None => {
                 let items = self.waiting.front()?.items.len();
                 self.concurrency.next(items).then_some(&mut self.waiting)
