@@ -266,6 +266,13 @@ pub enum MembershipError {
     /// It was proposed and is not committed: it may still be.
     #[error("no majority of the voters has confirmed the change yet")]
     NoQuorum,
+    /// A replica that is to vote is too new, or does not say that it is not: its group could depend on it
+    /// before it votes. It hears what it lacks within moments.
+    #[error("the replica of node {node} has not caught up yet; try again")]
+    TooNew {
+        /// Whose replica.
+        node: NodeId,
+    },
     /// It cannot be made.
     #[error("the change is not possible: {reason}")]
     Refused {

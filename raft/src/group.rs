@@ -73,6 +73,7 @@ pub struct Group {
     proposing: Mutex<Option<JoinHandle<()>>>,
     freshness: Freshness,
     pub(crate) newcomer: Newcomer,
+    pub(crate) transport: Arc<dyn Transport>,
     /// Held while members change: there is one change at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     lease: Arc<Barrier>,
@@ -102,7 +103,12 @@ impl Group {
         let inherited = log.group_state(id).last;
         let news = Arc::new(News::new(log_time.clone(), shard.applied(), inherited));
         let machine = StateMachine::new(shard.clone(), news.clone(), snapshots);
-        let network = NetworkFactory { transport, node_id, group: id, unsent: Arc::default() };
+        let network = NetworkFactory {
+            transport: transport.clone(),
+            node_id,
+            group: id,
+            unsent: Arc::default(),
+        };
         let config = settings::raft_config(format!("group-{id}"))
             .map_err(|error| GroupOpenError::Settings { reason: error.to_string() })?;
         let raft = Raft::new(node_id, config, network, store, machine)
@@ -122,6 +128,7 @@ impl Group {
             proposing: Mutex::new(Some(proposing)),
             freshness: Freshness::default(),
             newcomer,
+            transport,
             changing: tokio::sync::Mutex::default(),
             leaving: AtomicBool::new(false),
             lease: Barrier::lease(raft.clone()),

@@ -87,6 +87,8 @@ pub const TRANSFER_WAIT_MAX: Duration = Duration::from_secs(2);
 pub const TRANSFER_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// How long a change of members may wait for the majority that confirms it.
 pub const MEMBERSHIP_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a leader waits for the word of a replica that it may vote.
+pub const IS_NEW_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long a node waits for the word that its replica may be forgotten.
 pub const MAY_FORGET_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked whether a replica that the placement does not name can be dropped.

@@ -18,7 +18,8 @@ use tokio::time::timeout;
 use crate::barrier::Consistency;
 use crate::error::MembershipError;
 use crate::group::Group;
-use crate::limits::MEMBERSHIP_WAIT_MAX;
+use crate::limits::{IS_NEW_WAIT_MAX, MEMBERSHIP_WAIT_MAX};
+use crate::network::{PeerRequest, PeerResponse};
 use crate::status::Role;
 use crate::types::{NodeId, TypeConfig};
 
@@ -81,16 +82,30 @@ impl Group {
     }
 
     /// Makes these nodes, which must be learners or voters, the voters; those that voted and are not
-    /// named leave the group. It is through when the new voters alone decide.
+    /// named leave the group. It is through when the new voters alone decide. A learner that is too new to
+    /// vote makes no voter: a group that counted on it could be left without a majority.
     pub async fn change_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), MembershipError> {
         if voters.is_empty() {
             return Err(MembershipError::Refused { reason: "no voters are named".to_owned() });
+        }
+        let known = self.raft().with_raft_state(Members::of).await;
+        let known = known.map_err(|_| MembershipError::Stopped)?;
+        for node in voters.difference(&known.voters).filter(|node| **node != self.node_id()) {
+            if self.is_too_new(*node).await {
+                return Err(MembershipError::TooNew { node: *node });
+            }
         }
         self.change(|members| {
             (members.is_joint || members.voters != *voters)
                 .then(|| ChangeMembers::ReplaceAllVoters(voters.clone()))
         })
         .await
+    }
+
+    /// Whether a node's replica would not vote yet, or does not answer.
+    async fn is_too_new(&self, node: NodeId) -> bool {
+        let asked = self.transport.call(node, self.id(), PeerRequest::IsNew, IS_NEW_WAIT_MAX);
+        !matches!(asked.await, Ok(PeerResponse::IsNew { is_new: false }))
     }
 
     /// Ends a change of the voters that another leader left half done.

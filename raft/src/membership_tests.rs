@@ -83,7 +83,11 @@ async fn change(cluster: &Cluster, voters: Option<&BTreeSet<NodeId>>, learner: N
         };
         match changed {
             Ok(()) => return,
-            Err(MembershipError::InProgress | MembershipError::NotLeader { .. }) => {
+            Err(
+                MembershipError::InProgress
+                | MembershipError::NotLeader { .. }
+                | MembershipError::TooNew { .. },
+            ) => {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             Err(error) => panic!("{error}"),
@@ -223,6 +227,26 @@ async fn without_a_record_every_replica_stays() {
     cluster.shutdown().await;
 }
 
+/// Simulated seed 40876: the group made a voter of a replica that did not vote yet, and then lost a disk of
+/// another. Neither could be elected without the other's vote for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_too_new_to_vote_is_made_no_voter() {
+    let cluster = three_and_one().await;
+    // Node 4 has no replica of this group yet, so it cannot say that it would vote.
+    change(&cluster, None, 4).await;
+    let group = leader(&cluster, GROUP).await;
+    let refused = group.change_voters(&[1, 2, 3, 4].into()).await;
+    assert!(
+        matches!(
+            refused,
+            Err(MembershipError::TooNew { node: 4 } | MembershipError::NotLeader { .. })
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(leader(&cluster, GROUP).await.status().voters, [1, 2, 3]);
+    cluster.shutdown().await;
+}
+
 /// Changes that follow each other faster than they commit were a panic in openraft: they are refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_that_come_too_fast_are_refused_and_harm_nothing() {
@@ -248,6 +272,7 @@ async fn changes_that_come_too_fast_are_refused_and_harm_nothing() {
                     | Err(MembershipError::InProgress
                         | MembershipError::NotLeader { .. }
                         | MembershipError::NoQuorum
+                        | MembershipError::TooNew { .. }
                         | MembershipError::Refused { .. })
             ),
             "{outcome:?}"

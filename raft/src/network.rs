@@ -66,6 +66,8 @@ pub enum PeerRequest {
         /// Whose replica.
         node: NodeId,
     },
+    /// Whether the replica is too new to vote.
+    IsNew,
 }
 
 impl PeerRequest {
@@ -99,6 +101,11 @@ pub enum PeerResponse {
     MayForget {
         /// False also if the replica that answers does not lead, and so cannot be certain.
         is_certain: bool,
+    },
+    /// To [`PeerRequest::IsNew`].
+    IsNew {
+        /// False once it has caught up and that is durable: it never becomes new again.
+        is_new: bool,
     },
 }
 

@@ -59,6 +59,7 @@ impl Group {
             PeerRequest::MayForget { node } => {
                 PeerResponse::MayForget { is_certain: self.may_forget(node).await }
             }
+            PeerRequest::IsNew => PeerResponse::IsNew { is_new: self.newcomer.is_new() },
         })
     }
 

@@ -10,6 +10,7 @@
 //!   4 transfer    vote | to u64 | log id?
 //!   5 clock
 //!   6 may forget  node u64
+//!   7 is new
 //! response   version 1 | kind u8 | body
 //!   1 appended             2 appended in part: log id?
 //!   3 conflict             4 higher vote: vote
@@ -17,6 +18,7 @@
 //!   6 transfer accepted    7 transfer refused, vote changed: vote | vote
 //!   8 transfer refused, log not flushed: log id? | log id?
 //!   9 clock: Unix ms u64   10 may forget: certain u8
+//!   11 is new: u8
 //! vote       term u64 | node u64 | committed u8
 //! log id?    0, or 1 | term u64 | index u64
 //! ```
@@ -96,6 +98,7 @@ impl PeerRequest {
                 out.put_u8(6);
                 out.put_u64_le(node);
             }
+            Self::IsNew => out.put_u8(7),
         }
         out.freeze()
     }
@@ -114,6 +117,7 @@ impl PeerRequest {
             )),
             5 => Self::Clock,
             6 => Self::MayForget { node: reader.u64()? },
+            7 => Self::IsNew,
             found => return Err(WireError::Tag { what: "request", found }),
         };
         reader.end().map(|()| request)
@@ -162,6 +166,10 @@ impl PeerResponse {
                 out.put_u8(10);
                 out.put_u8(u8::from(*is_certain));
             }
+            Self::IsNew { is_new } => {
+                out.put_u8(11);
+                out.put_u8(u8::from(*is_new));
+            }
         }
         out.freeze()
     }
@@ -189,6 +197,7 @@ impl PeerResponse {
             }
             9 => Self::Clock { unix_ms: reader.u64()? },
             10 => Self::MayForget { is_certain: reader.flag()? },
+            11 => Self::IsNew { is_new: reader.flag()? },
             found => return Err(WireError::Tag { what: "response", found }),
         };
         reader.end().map(|()| response)
@@ -365,6 +374,7 @@ mod tests {
             PeerRequest::TransferLeader(TransferLeaderRequest::new(vote, 2, commit)),
             PeerRequest::Clock,
             PeerRequest::MayForget { node: 3 },
+            PeerRequest::IsNew,
         ]
     }
 
@@ -388,6 +398,7 @@ mod tests {
             })),
             PeerResponse::Clock { unix_ms: 1_700_000_000_000 },
             PeerResponse::MayForget { is_certain: true },
+            PeerResponse::IsNew { is_new: true },
         ]
     }
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use switchboard_engine::GroupId;
+use tokio::time::sleep;
 
 use crate::checkpointer::checkpoint;
+use crate::error::MembershipError;
 use crate::group::Group;
 use crate::node::Node;
 use crate::types::{NodeId, to_engine};
@@ -44,11 +46,9 @@ pub async fn add_learner(group: &Group, id: NodeId) -> bool {
         return false;
     }
     for _ in 0..CATCH_UP_LOOKS_MAX {
-        tokio::time::sleep(CATCH_UP_LOOK_INTERVAL).await;
+        sleep(CATCH_UP_LOOK_INTERVAL).await;
         let progress = group.catch_up(id);
         if progress.is_some_and(|p| p.matched.is_some() && p.behind() <= CATCH_UP_ENTRIES_MAX) {
-            // It hears with the next heartbeat what is committed, and is no newcomer then.
-            tokio::time::sleep(CATCH_UP_LOOK_INTERVAL).await;
             return true;
         }
     }
@@ -57,7 +57,14 @@ pub async fn add_learner(group: &Group, id: NodeId) -> bool {
 
 /// Changes the voters, over a joint configuration, and waits until it is done. Who leaves goes.
 pub async fn change_voters(group: &Group, voters: BTreeSet<NodeId>) -> bool {
-    group.change_voters(&voters).await.is_ok()
+    for _ in 0..CATCH_UP_LOOKS_MAX {
+        match group.change_voters(&voters).await {
+            // It hears with the next heartbeat what is committed, and is new no more then.
+            Err(MembershipError::TooNew { .. }) => sleep(CATCH_UP_LOOK_INTERVAL).await,
+            changed => return changed.is_ok(),
+        }
+    }
+    false
 }
 
 /// Who is in a group.

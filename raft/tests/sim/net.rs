@@ -55,6 +55,7 @@ impl Letter {
                     PeerRequest::TransferLeader(_) => "transfer".into(),
                     PeerRequest::Clock => "clock".into(),
                     PeerRequest::MayForget { node } => format!("may forget {node}"),
+                    PeerRequest::IsNew => "is new".into(),
                 };
                 format!("{from}>{to}/{group} {call} {what}")
             }

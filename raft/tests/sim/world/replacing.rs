@@ -54,9 +54,14 @@ impl World {
         self.wiped = Some(Wiped { at, left });
     }
 
-    /// The voters of a group, if no change of them is half done.
+    /// The voters of a group, if no change of them is half done, as its leader knows. One that was cut off
+    /// and does not know of its successor does not know who votes now.
     fn settled_voters(&self, id: GroupId) -> Option<BTreeSet<NodeId>> {
         let group = self.group(self.leader(id)?, id)?;
+        let terms = (0..self.processes.len()).filter_map(|at| self.group(at, id));
+        if terms.map(|replica| replica.status().term).max() > Some(group.status().term) {
+            return None;
+        }
         hands::settled_members(&group).map(|members| members.voters)
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use switchboard_api::v1::{self, MoveStep};
 use switchboard_engine::group_of_shard;
-use switchboard_raft::{Group, NodeId};
+use switchboard_raft::{Group, MembershipError, NodeId};
 use tonic::Status;
 
 use crate::{
@@ -83,8 +83,11 @@ impl Service {
             return Ok(at(MoveStep::MoveChanging));
         }
         voters.insert(to);
-        group.change_voters(&voters).await.map_err(|error| error.to_string())?;
-        Ok(at(MoveStep::MoveHandingOver))
+        match group.change_voters(&voters).await {
+            Ok(()) => Ok(at(MoveStep::MoveHandingOver)),
+            Err(MembershipError::TooNew { .. }) => Ok(at(MoveStep::MoveCatchingUp)),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Takes the old replica out; its leader hands over first, so that nobody waits for an election.
