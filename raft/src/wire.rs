@@ -434,7 +434,7 @@ mod tests {
     #[test]
     fn appends_keep_their_order_even_without_entries() {
         let urgent: Vec<bool> = requests().iter().map(PeerRequest::is_urgent).collect();
-        assert_eq!(urgent, [false, false, true, true, true, true, true]);
+        assert_eq!(urgent, [false, false, true, true, true, true, true, true]);
     }
 
     #[test]
