@@ -129,10 +129,24 @@ impl Server {
 /// Three stores that are a cluster, each at addresses of its own; where `SWITCHBOARD_TEST_NETNS` is
 /// set, in network namespaces of their own.
 pub(crate) fn cluster(data: &Path, shards: u32, random: &mut StdRng) -> Vec<Server> {
+    cluster_with("", data, shards, random)
+}
+
+/// The same, of stores with `settings` (TOML).
+pub(crate) fn cluster_with(
+    settings: &str,
+    data: &Path,
+    shards: u32,
+    random: &mut StdRng,
+) -> Vec<Server> {
+    let file = data.join("store.toml");
+    std::fs::write(&file, settings).expect("a file can be written");
+    let file = file.display().to_string();
     let network = std::env::var_os("SWITCHBOARD_TEST_NETNS").map(|_| Network::make(3));
     let start = |node: u32, random: &mut StdRng| {
         let (data, id) = (data.join(format!("store-{node}")), node.to_string());
-        let fixed = ["--node-id", &id, "--data", &data.display().to_string()];
+        let data = data.display().to_string();
+        let fixed = ["--config", &file, "--node-id", &id, "--data", &data];
         match &network {
             None => Server::start("store", &fixed, &["--listen", "--http"], random),
             Some(network) => Server::start_at(Place::new(network.clone(), node), &fixed),
