@@ -234,13 +234,13 @@ pub enum FoundError {
     /// The meta group of this node knows no cluster.
     #[error("this node has founded no cluster")]
     NotFounded,
-    /// openraft refused a change of members.
-    #[error("the members of group {group} cannot be changed: {reason}")]
+    /// A change of members was refused.
+    #[error("the members of group {group} cannot be changed: {error}")]
     Membership {
         /// Which group.
         group: GroupId,
-        /// What it says.
-        reason: String,
+        /// Why.
+        error: MembershipError,
     },
     /// A member did not answer, or did not catch up.
     #[error("group {group} has not got all its members in time; are all nodes running?")]

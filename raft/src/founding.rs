@@ -12,17 +12,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use openraft::errors::{ClientWriteError, RaftError};
 use switchboard_engine::command::{InitCluster, SetNode};
 use switchboard_engine::{Command, group_of_shard};
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::{FoundError, InitializeError};
+use crate::error::{FoundError, InitializeError, MembershipError};
 use crate::group::Group;
 use crate::initialize::{make_sole, propose, wait_ready};
 use crate::limits::{CHANGE_RETRY_PAUSE, FOUND_WAIT_MAX, SHARDS_MAX};
 use crate::node::Node;
-use crate::types::{NodeId, TypeConfig};
+use crate::types::NodeId;
 
 /// A node that a cluster is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,46 +145,31 @@ async fn has_voters(group: &Group, voters: &BTreeSet<NodeId>) -> bool {
 }
 
 /// Makes `voters` the voters of a group: learners first, so that no majority waits for one of them.
+/// What passes is tried again: another change under way, a leader that is replaced, a member that is too
+/// new to vote.
 async fn take_in(
-    group: &Arc<Group>,
+    group: &Group,
     voters: &BTreeSet<NodeId>,
     deadline: Instant,
 ) -> Result<(), FoundError> {
-    if has_voters(group, voters).await {
-        return Ok(());
-    }
-    let id = group.id();
-    let members: BTreeSet<NodeId> = group.members().await.unwrap_or_default().into_iter().collect();
     let change = async || {
-        // One change at a time, whoever makes it.
-        let _changing = group.changing.lock().await;
-        for node in voters.difference(&members) {
-            group.raft().add_learner(*node, (), true).await?;
+        for node in voters {
+            group.add_learner(*node).await?;
         }
-        group.raft().change_membership(voters.clone(), false).await
+        group.change_voters(voters).await
     };
     let changed = async {
-        loop {
+        while !has_voters(group, voters).await {
             match change().await {
-                Ok(_) => return Ok(()),
-                Err(error) if !is_passing(&error) => {
-                    return Err(FoundError::Membership { group: id, reason: error.to_string() });
+                Err(error @ (MembershipError::Refused { .. } | MembershipError::Stopped)) => {
+                    return Err(FoundError::Membership { group: group.id(), error });
                 }
                 Err(_) => tokio::time::sleep(CHANGE_RETRY_PAUSE).await,
-            }
-            if has_voters(group, voters).await {
-                return Ok(());
+                Ok(()) => {}
             }
         }
+        Ok(())
     };
     let in_time = timeout_at(deadline, changed).await;
-    in_time.unwrap_or(Err(FoundError::Unanswered { group: id }))
-}
-
-/// Whether a change is under way, or the group was led by another before it was through: a leader ends
-/// what it finds half done.
-fn is_passing(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> bool {
-    use openraft::errors::ChangeMembershipError::InProgress;
-    use openraft::errors::ClientWriteError::{ChangeMembershipError, ForwardToLeader};
-    matches!(error, RaftError::APIError(ChangeMembershipError(InProgress(_)) | ForwardToLeader(_)))
+    in_time.unwrap_or(Err(FoundError::Unanswered { group: group.id() }))
 }

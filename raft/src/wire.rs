@@ -443,6 +443,23 @@ mod tests {
         let append = [&[1], &vote[..], &[0, 0, 0, 0, 0, 0]].concat();
         let request = PeerRequest::decode(append.clone().into()).unwrap();
         assert_eq!(request.encode(), append);
+        for (request, golden) in [
+            (PeerRequest::Clock, &[1, 5][..]),
+            (PeerRequest::MayForget { node: 3 }, &[1, 6, 3, 0, 0, 0, 0, 0, 0, 0]),
+            (PeerRequest::IsNew, &[1, 7]),
+        ] {
+            assert_eq!(&request.encode()[..], golden);
+        }
+        for (response, golden) in [
+            (PeerResponse::Append(AppendEntriesResponse::Success), &[1, 1][..]),
+            (PeerResponse::Append(AppendEntriesResponse::Conflict), &[1, 3]),
+            (PeerResponse::TransferLeader(Ok(())), &[1, 6]),
+            (PeerResponse::Clock { unix_ms: 258 }, &[1, 9, 2, 1, 0, 0, 0, 0, 0, 0]),
+            (PeerResponse::MayForget { is_certain: true }, &[1, 10, 1]),
+            (PeerResponse::IsNew { is_new: false }, &[1, 11, 0]),
+        ] {
+            assert_eq!(&response.encode()[..], golden);
+        }
         assert!(matches!(
             PeerRequest::decode(Bytes::from_static(&[2, 5])).unwrap_err(),
             WireError::Version { found: 2 }
