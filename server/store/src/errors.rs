@@ -276,17 +276,33 @@ pub(crate) fn too_many_watchers(max: usize) -> Status {
 
 /// The one command of a call was refused when it was applied.
 pub(crate) fn refused(applied: EngineStatus) -> Result<(), Status> {
-    let (code, reason) = match applied {
+    let (code, reason, why) = match applied {
         EngineStatus::Ok | EngineStatus::Duplicate => return Ok(()),
-        EngineStatus::UnknownGateway => (Code::NotFound, "UNKNOWN_GATEWAY"),
-        EngineStatus::Fenced => (Code::FailedPrecondition, "FENCED"),
-        EngineStatus::MailboxFull => (Code::ResourceExhausted, "MAILBOX_FULL"),
-        EngineStatus::TooLarge => (Code::InvalidArgument, "TOO_LARGE"),
-        EngineStatus::Invalid => (Code::InvalidArgument, "INVALID"),
-        EngineStatus::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
-        EngineStatus::Unavailable => (Code::Unavailable, "UNAVAILABLE"),
+        EngineStatus::UnknownGateway => (
+            Code::NotFound,
+            "UNKNOWN_GATEWAY",
+            "no process has this id and incarnation, or its lease has ended; register again",
+        ),
+        EngineStatus::Fenced => (
+            Code::FailedPrecondition,
+            "FENCED",
+            "something newer is in its place; look at what there is now, and repeat what is still wanted",
+        ),
+        EngineStatus::MailboxFull => {
+            (Code::ResourceExhausted, "MAILBOX_FULL", "the mailbox has no room")
+        }
+        EngineStatus::TooLarge => (Code::InvalidArgument, "TOO_LARGE", "it is over a limit"),
+        EngineStatus::Invalid => {
+            (Code::InvalidArgument, "INVALID", "it is not possible with what there is now")
+        }
+        EngineStatus::Overloaded => {
+            (Code::ResourceExhausted, "OVERLOADED", "there is no room now; try again later")
+        }
+        EngineStatus::Unavailable => {
+            (Code::Unavailable, "UNAVAILABLE", "it cannot be done now; try again later")
+        }
     };
-    Err(status(code, reason, format!("refused: {reason}"), None))
+    Err(status(code, reason, format!("refused: {why} ({reason})"), None))
 }
 
 /// What an item answers for what applying it said.

@@ -32,7 +32,9 @@ pub enum BookError {
     #[error("{FILE_NAME} in the data directory cannot be read or written")]
     Io(#[source] io::Error),
     /// It is not such a file.
-    #[error("{FILE_NAME} in the data directory is damaged: {reason}")]
+    #[error(
+        "{FILE_NAME} in the data directory is damaged: {reason}; see `A file is damaged` in docs/operations.md"
+    )]
     Damaged {
         /// What is wrong with it.
         reason: String,

@@ -30,7 +30,8 @@ pub(crate) enum Refusal {
     Format { node: NodeId, active: u32, formats: Formats },
     #[error(
         "node {node} has another disk than the one it joined with: what it promised and stored is \
-         gone, so it must not vote"
+         gone, so it must not vote. Start it on its old directory, or, if that is lost for good, run \
+         `switchboard node add {node} ADDRESS --lost-disk`"
     )]
     OtherDisk { node: NodeId },
 }
