@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use switchboard_engine::command::SetNode;
 use switchboard_engine::fs::sim::SimFiles;
-use switchboard_engine::{Command, GroupId, META_GROUP};
+use switchboard_engine::{Clock, Command, GroupId, META_GROUP, SystemClock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpointer::{Purged, checkpoint};
@@ -29,8 +30,24 @@ type Answer = oneshot::Sender<Result<PeerResponse, TransportError>>;
 #[derive(Clone, Default)]
 pub(crate) struct Mesh(Arc<Mutex<MeshState>>);
 
+/// The system's clocks, so many milliseconds ahead.
+#[derive(Debug, Default)]
+struct Ahead(AtomicU64);
+
+impl Clock for Ahead {
+    fn unix_ms(&self) -> u64 {
+        SystemClock.unix_ms() + self.0.load(Ordering::Relaxed)
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic() + Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
 #[derive(Default)]
 struct MeshState {
+    /// Of all nodes.
+    clock: Arc<Ahead>,
     nodes: HashMap<NodeId, Node>,
     queues: HashMap<(NodeId, NodeId, GroupId), mpsc::UnboundedSender<(PeerRequest, Answer)>>,
     cut: BTreeSet<NodeId>,
@@ -54,6 +71,7 @@ impl Mesh {
     async fn open(&self, id: NodeId, disk: u64) -> Node {
         let mut options = NodeOptions::new("/data", id, format!("node-{id}"));
         options.files = Arc::new(SimFiles::new(disk));
+        options.clock = self.0.lock().clock.clone();
         options.log.segment_bytes = crate::limits::SEGMENT_BYTES_MIN;
         options.transport = Arc::new(MeshTransport { mesh: self.clone(), from: id });
         let node = Node::open(options).await.expect("opens");
@@ -242,6 +260,12 @@ impl Cluster {
         self.mesh.0.lock().nodes.remove(&id);
         self.nodes[place].shutdown().await;
         self.nodes[place] = self.mesh.open(id, 100 + id).await;
+    }
+
+    /// Lets time pass for the clocks, in which nothing happens.
+    pub(crate) fn pass(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).expect("not that long");
+        self.mesh.0.lock().clock.0.fetch_add(ms, Ordering::Relaxed);
     }
 
     /// Cuts a node off.

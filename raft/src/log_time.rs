@@ -18,7 +18,9 @@
 //!              └──────────────── monotonic time
 //! ```
 //! A restart knows no monotonic time since the last stamp: the clock is believed once, and the
-//! last applied stamp is the floor.
+//! last applied stamp is the floor. So is a stamp that a replica hears of while it catches up: it may be of
+//! yesterday, and says nothing of what time it is. That a stamp is of now is known if it is near the clock or
+//! keeps to the pace of those before it.
 //!
 //! While fewer than a majority of the clocks are known there is no median, and nothing is believed:
 //! log time goes on at the monotonic pace, or stands still after a restart, until there is one. A
@@ -29,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clocks::{Clocks, millis};
-use crate::limits::CLOCK_JUMP_MAX_MS;
+use crate::limits::{CLOCK_JUMP_MAX_MS, PACE_HEARD_MIN_MS};
 use crate::planted::{self, PlantedBug};
 use parking_lot::Mutex;
 
@@ -45,8 +47,36 @@ pub(crate) struct LogTime {
 struct State {
     last_ms: u64,
     /// Log time and monotonic time when the clock was last believed; none after a start.
-    agreed: Option<(u64, Duration)>,
+    agreed: Option<Moment>,
+    /// A stamp of another leader, and when it was heard, that may have been of then.
+    heard: Option<Moment>,
     leaping: bool,
+}
+
+/// Log time at a monotonic time.
+#[derive(Clone, Copy)]
+struct Moment {
+    ms: u64,
+    at: Duration,
+}
+
+impl Moment {
+    /// The latest that log time may be by now.
+    fn limit_ms(self, now: Duration) -> u64 {
+        let elapsed = self.elapsed_ms(now);
+        self.ms.saturating_add(elapsed).saturating_add(elapsed / 8)
+    }
+
+    /// Whether a stamp that is made now could follow on this one.
+    fn is_followed_by(self, stamp_ms: u64, now: Duration) -> bool {
+        let first = self.ms.saturating_add(self.elapsed_ms(now));
+        (first.saturating_sub(CLOCK_JUMP_MAX_MS)..=self.limit_ms(now) + CLOCK_JUMP_MAX_MS)
+            .contains(&stamp_ms)
+    }
+
+    fn elapsed_ms(self, now: Duration) -> u64 {
+        millis(now.saturating_sub(self.at))
+    }
 }
 
 /// What a stamp would be now, and whether the clock leaps.
@@ -58,7 +88,7 @@ struct Reading {
 impl LogTime {
     /// `floor_ms` is the last applied stamp, 0 for a new group.
     pub(crate) fn new(clocks: Arc<Clocks>, floor_ms: u64) -> Self {
-        let state = State { last_ms: floor_ms, agreed: None, leaping: false };
+        let state = State { last_ms: floor_ms, agreed: None, heard: None, leaping: false };
         Self { clocks, state: Mutex::new(state), alarms: AtomicU64::new(0) }
     }
 
@@ -95,12 +125,26 @@ impl LogTime {
         }
     }
 
-    /// An entry with this stamp was applied, maybe one of another leader.
+    /// An entry with this stamp was applied, maybe one of another leader, and maybe one of long ago.
     pub(crate) fn observe(&self, stamp_ms: u64) {
         let mut state = self.state.lock();
-        if stamp_ms > state.last_ms {
-            state.last_ms = stamp_ms;
-            state.agreed = Some((stamp_ms, self.clocks.own().monotonic()));
+        if stamp_ms <= state.last_ms {
+            return;
+        }
+        state.last_ms = stamp_ms;
+        let now = self.clocks.own().monotonic();
+        let is_after = |moment: &Moment| moment.is_followed_by(stamp_ms, now);
+        // While it catches up, a replica hears in an instant what was stamped over hours.
+        let has_lasted = |heard: &Moment| heard.elapsed_ms(now) >= PACE_HEARD_MIN_MS;
+        let clock_ms = self.clocks.median_ms();
+        if clock_ms.is_some_and(|clock_ms| clock_ms.abs_diff(stamp_ms) <= CLOCK_JUMP_MAX_MS)
+            || state.agreed.as_ref().is_some_and(is_after)
+            || state.heard.as_ref().filter(|heard| has_lasted(heard)).is_some_and(is_after)
+        {
+            state.agreed = Some(Moment { ms: stamp_ms, at: now });
+            state.heard = None;
+        } else if !state.heard.as_ref().is_some_and(is_after) {
+            state.heard = Some(Moment { ms: stamp_ms, at: now });
         }
     }
 
@@ -135,10 +179,7 @@ impl LogTime {
 
 /// The pure step: the state and two clocks in, the stamp and the next state out.
 fn read(mut state: State, clock_ms: u64, monotonic: Duration) -> Reading {
-    let pace_ms = state.agreed.map(|(agreed_ms, at)| {
-        let elapsed = millis(monotonic.saturating_sub(at));
-        agreed_ms.saturating_add(elapsed).saturating_add(elapsed / 8)
-    });
+    let pace_ms = state.agreed.map(|agreed| agreed.limit_ms(monotonic));
     match pace_ms {
         Some(pace_ms) if clock_ms > pace_ms.saturating_add(CLOCK_JUMP_MAX_MS) => {
             state.leaping = true;
@@ -150,7 +191,7 @@ fn read(mut state: State, clock_ms: u64, monotonic: Duration) -> Reading {
             // set right again, the time that passed since then is no leap.
             if clock_ms >= state.last_ms || state.agreed.is_none() {
                 state.last_ms = state.last_ms.max(clock_ms);
-                state.agreed = Some((state.last_ms, monotonic));
+                state.agreed = Some(Moment { ms: state.last_ms, at: monotonic });
             }
         }
     }
@@ -159,8 +200,8 @@ fn read(mut state: State, clock_ms: u64, monotonic: Duration) -> Reading {
 
 /// The same without a clock to go by: log time goes on at the monotonic pace.
 fn hold(mut state: State, monotonic: Duration) -> Reading {
-    if let Some((agreed_ms, at)) = state.agreed {
-        let pace_ms = agreed_ms.saturating_add(millis(monotonic.saturating_sub(at)));
+    if let Some(agreed) = state.agreed {
+        let pace_ms = agreed.ms.saturating_add(agreed.elapsed_ms(monotonic));
         state.last_ms = state.last_ms.max(pace_ms);
     }
     Reading { stamp_ms: state.last_ms, state }
@@ -170,7 +211,7 @@ fn hold(mut state: State, monotonic: Duration) -> Reading {
 mod tests {
     use super::*;
 
-    const START: State = State { last_ms: 1_000_000, agreed: None, leaping: false };
+    const START: State = State { last_ms: 1_000_000, agreed: None, heard: None, leaping: false };
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -183,10 +224,31 @@ mod tests {
         let log_time = LogTime::new(Arc::new(Clocks::alone(clock())), 0);
         log_time.remember(1_000_000);
         assert_eq!((log_time.stamp(), log_time.alarms()), (1_000_000 + off_ms, 0));
-        // One that was stamped just now says what time it is, whatever the clock shows.
-        let log_time = LogTime::new(Arc::new(Clocks::alone(clock())), 0);
-        log_time.observe(1_000_000);
-        assert_eq!((log_time.stamp(), log_time.alarms()), (1_000_000, 1));
+    }
+
+    /// What a replica hears while it catches up is of any age.
+    #[test]
+    fn a_stamp_of_yesterday_is_a_floor_and_not_the_time() {
+        let now_ms = 1_000_000 + 86_400_000;
+        let clock = Arc::new(switchboard_engine::ManualClock::at_unix_ms(now_ms));
+        let log_time = LogTime::new(Arc::new(Clocks::alone(clock.clone())), 0);
+        for entry in 0..100 {
+            log_time.observe(1_000_000 + entry * 60_000);
+            clock.advance(Duration::from_millis(1));
+        }
+        assert_eq!((log_time.stamp(), log_time.alarms()), (now_ms + 100, 0));
+    }
+
+    #[test]
+    fn stamps_that_keep_to_the_pace_say_what_time_it_is_whatever_the_clock_shows() {
+        let clock = Arc::new(switchboard_engine::ManualClock::at_unix_ms(3_600_000 + 1_000_000));
+        let log_time = LogTime::new(Arc::new(Clocks::alone(clock.clone())), 0);
+        for entry in 0..=20 {
+            log_time.observe(1_000_000 + entry * 100);
+            clock.advance(Duration::from_millis(100));
+        }
+        // An eighth more of the hundred milliseconds since the last one.
+        assert_eq!((log_time.stamp(), log_time.alarms()), (1_002_112, 1));
     }
 
     #[test]

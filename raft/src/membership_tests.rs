@@ -227,6 +227,37 @@ async fn without_a_record_every_replica_stays() {
     cluster.shutdown().await;
 }
 
+/// What it gets was stamped before the night, and nobody has stamped anything since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_comes_to_an_idle_shard_does_not_live_in_the_past() {
+    const NIGHT: Duration = Duration::from_secs(8 * 3_600);
+    let cluster = three_and_one().await;
+    tick(&cluster).await;
+    let evening_ms = leader(&cluster, GROUP).await.shard().log_time_ms();
+    cluster.pass(NIGHT);
+    move_replica(&cluster, 1, 4).await;
+    let fourth = cluster.nodes[3].group(GROUP).expect("it was moved here");
+    let stamped = async {
+        // The night made every clock that was read too old: it stands still until it has read them again.
+        while u128::from(fourth.shard().log_time_ms() - evening_ms) < NIGHT.as_millis() {
+            let proposed = fourth.propose(vec![Command::Tick]).expect("room");
+            if proposed.await.is_err() {
+                // Who leads may not lead any more, or another change may be under way.
+                let _ = leader(&cluster, GROUP).await.transfer_leader(4).await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(60), stamped).await;
+    assert!(
+        in_time.is_ok(),
+        "{} ms of the night have passed",
+        fourth.shard().log_time_ms() - evening_ms
+    );
+    assert_eq!(fourth.status().clock_alarms, 0);
+    cluster.shutdown().await;
+}
+
 /// Simulated seed 40876: the group made a voter of a replica that did not vote yet, and then lost a disk of
 /// another. Neither could be elected without the other's vote for good.
 #[tokio::test(flavor = "multi_thread")]
