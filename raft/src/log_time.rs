@@ -23,8 +23,9 @@
 //! keeps to the pace of those before it.
 //!
 //! While fewer than a majority of the clocks are known there is no median, and nothing is believed:
-//! log time goes on at the monotonic pace, or stands still after a restart, until there is one. A
-//! group without any stamp waits for it: its first stamp must not be that of one wrong clock.
+//! log time goes on at the monotonic pace. Where that is not known, as after a restart, nothing is stamped
+//! until there is a median: by one wrong clock, or by the last stamp, which may be of yesterday, what is
+//! stamped would expire as soon as the time is known.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -157,7 +158,7 @@ impl LogTime {
 
     /// Whether there is a time to stamp with.
     pub(crate) fn is_settled(&self) -> bool {
-        self.state.lock().last_ms > 0 || self.clocks.median_ms().is_some()
+        self.state.lock().agreed.is_some() || self.clocks.median_ms().is_some()
     }
 
     /// What the clock of this node shows.

@@ -108,10 +108,11 @@ fn floors(replies: &[Reply]) -> Vec<u64> {
         .collect()
 }
 
-/// A proposer of a group without any stamp, on a node that knows no other clock than its own.
-fn unsettled(clock: &Arc<ManualClock>) -> (Arc<Proposer>, Arc<Clocks>) {
+/// A proposer of a group whose last stamp is this, on a node that just started and knows no other clock than
+/// its own.
+fn unsettled(clock: &Arc<ManualClock>, floor_ms: u64) -> (Arc<Proposer>, Arc<Clocks>) {
     let clocks = Arc::new(Clocks::new(clock.clone()));
-    let log_time = Arc::new(LogTime::new(clocks.clone(), 0));
+    let log_time = Arc::new(LogTime::new(clocks.clone(), floor_ms));
     (Arc::new(Proposer::new(log_time, BOUNDS)), clocks)
 }
 
@@ -271,7 +272,7 @@ async fn closing_answers_what_waits() {
 async fn a_wrong_clock_stamps_nothing_of_a_new_group() {
     const NOON: u64 = 1_700_000_000_000;
     let clock = Arc::new(ManualClock::at_unix_ms(NOON + 3_600_000));
-    let (proposer, clocks) = unsettled(&clock);
+    let (proposer, clocks) = unsettled(&clock, 0);
     let sink = TestSink::new(1);
     tokio::spawn(proposer.clone().run(sink.clone()));
     let refused = proposer.propose(vec![command(0)]).expect("room").await;
@@ -283,4 +284,19 @@ async fn a_wrong_clock_stamps_nothing_of_a_new_group() {
     clocks.set_peers(Some(&std::collections::BTreeSet::new()));
     proposer.propose(vec![command(1)]).expect("room").await.expect("applied");
     assert_eq!(*sink.stamps.lock(), [NOON]);
+}
+
+/// Stamped at the last stamp, a message would look eight hours old a moment later.
+#[tokio::test(start_paused = true)]
+async fn a_group_that_was_off_for_a_night_stamps_nothing_before_the_time_is_known() {
+    const MORNING: u64 = 1_700_000_000_000;
+    let clock = Arc::new(ManualClock::at_unix_ms(MORNING));
+    let (proposer, clocks) = unsettled(&clock, MORNING - 8 * 3_600_000);
+    let sink = TestSink::new(1);
+    tokio::spawn(proposer.clone().run(sink.clone()));
+    let waiting = proposer.propose(vec![command(0)]).expect("room");
+    tokio::time::sleep(limits::LEASE_RETRY_PAUSE).await;
+    clocks.set_peers(Some(&std::collections::BTreeSet::new()));
+    waiting.await.expect("applied");
+    assert_eq!(*sink.stamps.lock(), [MORNING]);
 }
