@@ -23,9 +23,9 @@
 //! keeps to the pace of those before it.
 //!
 //! While fewer than a majority of the clocks are known there is no median, and nothing is believed:
-//! log time goes on at the monotonic pace. Where that is not known, as after a restart, nothing is stamped
-//! until there is a median: by one wrong clock, or by the last stamp, which may be of yesterday, what is
-//! stamped would expire as soon as the time is known.
+//! log time goes on at the monotonic pace. After a restart there is none to go on at, and the last stamp may be
+//! of yesterday, so a leader waits for the median a while before it goes on from there. A group without any
+//! stamp has to wait: its first must not be that of one wrong clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -159,6 +159,17 @@ impl LogTime {
     /// Whether there is a time to stamp with.
     pub(crate) fn is_settled(&self) -> bool {
         self.state.lock().agreed.is_some() || self.clocks.median_ms().is_some()
+    }
+
+    /// Goes on from the last stamp, as nobody tells the time. If it turns out to be long past, that is caught up
+    /// with as with a leap of the clocks, slowly, so that nothing expires too soon. False if there is no stamp.
+    pub(crate) fn go_on_from_last(&self) -> bool {
+        let mut state = self.state.lock();
+        let last = Moment { ms: state.last_ms, at: self.clocks.own().monotonic() };
+        if last.ms > 0 {
+            state.agreed.get_or_insert(last);
+        }
+        state.agreed.is_some()
     }
 
     /// What the clock of this node shows.
