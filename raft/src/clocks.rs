@@ -80,13 +80,22 @@ impl Clocks {
 
     /// What most clocks agree on; nothing while fewer than a majority are known.
     pub(crate) fn median_ms(&self) -> Option<u64> {
+        let nodes = self.peers.lock().as_ref()?.len() + 1;
+        self.median(nodes, |_| true)
+    }
+
+    /// What most clocks of these nodes agree on, of which this is one.
+    pub(crate) fn median_among(&self, nodes: &BTreeSet<NodeId>) -> Option<u64> {
+        self.median(nodes.len(), |peer| nodes.contains(peer))
+    }
+
+    fn median(&self, nodes: usize, counts: impl Fn(&NodeId) -> bool) -> Option<u64> {
         let (own_ms, now) = (self.own.unix_ms(), self.own.monotonic());
         let peers = self.peers.lock();
-        let peers = peers.as_ref()?;
-        let nodes = peers.len() + 1;
-        let known = peers.values().flatten().filter_map(|reading| reading.moved_on(now));
+        let counted = peers.as_ref()?.iter().filter(|(peer, _)| counts(peer));
+        let known = counted.filter_map(|(_, reading)| (*reading)?.moved_on(now));
         let clocks: Vec<u64> = std::iter::once(own_ms).chain(known).collect();
-        (2 * clocks.len() > nodes).then(|| lower_median(clocks)).flatten()
+        (nodes > 0 && 2 * clocks.len() > nodes).then(|| lower_median(clocks)).flatten()
     }
 
     /// How often the own clock was found to be off.
@@ -173,12 +182,15 @@ pub(crate) async fn run(
 }
 
 /// The other nodes that have a replica of any of these groups; none while no group has members: a
-/// node that was just made, or lost its disk, is not alone, it only does not know the others yet.
+/// node that was just made, or lost its disk, is not alone, it only does not know the others yet. Each group's
+/// log time learns of its own on the way.
 pub(crate) async fn peers_of(node_id: NodeId, groups: &[Arc<Group>]) -> Option<BTreeSet<NodeId>> {
     let mut members = BTreeSet::new();
     for group in groups {
         // A group that has stopped has nobody to agree with.
-        members.extend(group.members().await.unwrap_or_default());
+        let of_group = group.members().await.unwrap_or_default();
+        group.log_time().set_members(&of_group);
+        members.extend(of_group);
     }
     if members.is_empty() {
         return None;
@@ -258,6 +270,15 @@ mod tests {
     fn a_minority_of_clocks_says_nothing() {
         assert_eq!(clocks(NOON, &[(2, None), (3, None)]).1.median_ms(), None);
         assert_eq!(clocks(NOON, &[(2, Some(NOON)), (3, None), (4, None)]).1.median_ms(), None);
+    }
+
+    #[test]
+    fn most_members_of_a_group_are_enough_where_half_of_all_nodes_are_away() {
+        let (_, clocks) = clocks(NOON, &[(2, Some(NOON + 20)), (3, None), (4, None)]);
+        assert_eq!(clocks.median_ms(), None);
+        assert_eq!(clocks.median_among(&[1, 2, 3].into()), Some(NOON));
+        assert_eq!(clocks.median_among(&[1, 3, 4].into()), None);
+        assert_eq!(clocks.median_among(&BTreeSet::new()), None, "nothing is known of them");
     }
 
     #[test]

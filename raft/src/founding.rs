@@ -165,7 +165,7 @@ async fn take_in(
                     return Err(FoundError::Membership { group: group.id(), error });
                 }
                 Err(_) => tokio::time::sleep(CHANGE_RETRY_PAUSE).await,
-                Ok(()) => {}
+                Ok(()) => return Ok(()),
             }
         }
         Ok(())

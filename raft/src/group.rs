@@ -315,6 +315,10 @@ impl Group {
         self.raft.with_raft_state(is_joint).await.unwrap_or(true)
     }
 
+    pub(crate) fn log_time(&self) -> &LogTime {
+        &self.news.log_time
+    }
+
     /// What the clock of this node shows.
     pub(crate) fn clock_ms(&self) -> u64 {
         self.news.log_time.clock_ms()

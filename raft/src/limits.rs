@@ -65,7 +65,7 @@ pub const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// How far log time may run ahead of the monotonic time passed since the last stamp.
 pub const CLOCK_JUMP_MAX_MS: u64 = 500;
 /// For how long stamps must keep to the pace of monotonic time before that says that they are of now.
-pub const PACE_HEARD_MIN_MS: u64 = 2 * CLOCK_JUMP_MAX_MS;
+pub const PACE_HEARD_MIN_MS: u64 = 10 * CLOCK_JUMP_MAX_MS;
 
 /// How often a node asks the others for their clocks.
 pub const CLOCK_EXCHANGE_INTERVAL: Duration = Duration::from_secs(1);

@@ -19,14 +19,16 @@
 //! ```
 //! A restart knows no monotonic time since the last stamp: the clock is believed once, and the
 //! last applied stamp is the floor. So is a stamp that a replica hears of while it catches up: it may be of
-//! yesterday, and says nothing of what time it is. That a stamp is of now is known if it is near the clock or
-//! keeps to the pace of those before it.
+//! yesterday, and says nothing of what time it is. A stamp is taken for one of now if it is near the clock, or
+//! keeps to the pace of those before it for some seconds. One that is further than the pace allows refutes
+//! what was agreed on: time passed that the monotonic clock did not count.
 //!
 //! While fewer than a majority of the clocks are known there is no median, and nothing is believed:
-//! log time goes on at the monotonic pace. After a restart there is none to go on at, and the last stamp may be
-//! of yesterday, so a leader waits for the median a while before it goes on from there. A group without any
-//! stamp has to wait: its first must not be that of one wrong clock.
+//! log time goes on at the monotonic pace. Where that is not known, as after a restart, nothing is stamped
+//! until there is a median: by one wrong clock, or by the last stamp, which may be of yesterday, what is
+//! stamped would expire as soon as the time is known.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,12 +36,15 @@ use std::time::Duration;
 use crate::clocks::{Clocks, millis};
 use crate::limits::{CLOCK_JUMP_MAX_MS, PACE_HEARD_MIN_MS};
 use crate::planted::{self, PlantedBug};
+use crate::types::NodeId;
 use parking_lot::Mutex;
 
 /// The stamps of one group.
 pub(crate) struct LogTime {
     clocks: Arc<Clocks>,
-    /// Guards the pair of last stamp and agreement, which change together; held for arithmetic.
+    /// Of the group, as far as they are known. A lock, for they change; held to look at a few clocks.
+    members: Mutex<BTreeSet<NodeId>>,
+    /// Guards what changes together; held for arithmetic and a look at the clocks.
     state: Mutex<State>,
     alarms: AtomicU64,
 }
@@ -47,11 +52,19 @@ pub(crate) struct LogTime {
 #[derive(Clone, Copy)]
 struct State {
     last_ms: u64,
-    /// Log time and monotonic time when the clock was last believed; none after a start.
+    /// When log time was last known to be right; none after a start.
     agreed: Option<Moment>,
-    /// A stamp of another leader, and when it was heard, that may have been of then.
+    /// While there is none: a stamp that may be old, and when it was heard.
     heard: Option<Moment>,
     leaping: bool,
+}
+
+impl State {
+    /// The last stamp is of now.
+    fn agree(&mut self, now: Duration) {
+        self.agreed = Some(Moment { ms: self.last_ms, at: now });
+        self.heard = None;
+    }
 }
 
 /// Log time at a monotonic time.
@@ -70,9 +83,13 @@ impl Moment {
 
     /// Whether a stamp that is made now could follow on this one.
     fn is_followed_by(self, stamp_ms: u64, now: Duration) -> bool {
-        let first = self.ms.saturating_add(self.elapsed_ms(now));
-        (first.saturating_sub(CLOCK_JUMP_MAX_MS)..=self.limit_ms(now) + CLOCK_JUMP_MAX_MS)
-            .contains(&stamp_ms)
+        let expected = self.ms.saturating_add(self.elapsed_ms(now));
+        stamp_ms >= expected.saturating_sub(CLOCK_JUMP_MAX_MS) && !self.is_refuted_by(stamp_ms, now)
+    }
+
+    /// Whether no stamp that is made now could be so late.
+    fn is_refuted_by(self, stamp_ms: u64, now: Duration) -> bool {
+        stamp_ms > self.limit_ms(now).saturating_add(CLOCK_JUMP_MAX_MS)
     }
 
     fn elapsed_ms(self, now: Duration) -> u64 {
@@ -90,7 +107,8 @@ impl LogTime {
     /// `floor_ms` is the last applied stamp, 0 for a new group.
     pub(crate) fn new(clocks: Arc<Clocks>, floor_ms: u64) -> Self {
         let state = State { last_ms: floor_ms, agreed: None, heard: None, leaping: false };
-        Self { clocks, state: Mutex::new(state), alarms: AtomicU64::new(0) }
+        let members = Mutex::default();
+        Self { clocks, members, state: Mutex::new(state), alarms: AtomicU64::new(0) }
     }
 
     /// The stamp of the next entry.
@@ -100,7 +118,7 @@ impl LogTime {
         if reading.state.leaping && !state.leaping {
             self.alarms.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
-                clock_ms = self.clocks.median_ms(),
+                clock_ms = self.clock_of_most(),
                 log_time_ms = reading.stamp_ms,
                 "the clock leapt ahead of log time; entries are stamped at the monotonic pace"
             );
@@ -120,7 +138,7 @@ impl LogTime {
         if planted::is(PlantedBug::OwnClock) {
             return read(State { agreed: None, ..state }, own.unix_ms(), own.monotonic());
         }
-        match self.clocks.median_ms() {
+        match self.clock_of_most() {
             Some(clock_ms) => read(state, clock_ms, own.monotonic()),
             None => hold(state, own.monotonic()),
         }
@@ -134,17 +152,19 @@ impl LogTime {
         }
         state.last_ms = stamp_ms;
         let now = self.clocks.own().monotonic();
-        let is_after = |moment: &Moment| moment.is_followed_by(stamp_ms, now);
+        let clock_ms = self.clock_of_most();
+        if clock_ms.is_some_and(|clock_ms| clock_ms.abs_diff(stamp_ms) <= CLOCK_JUMP_MAX_MS) {
+            return state.agree(now);
+        }
+        if state.agreed.is_some_and(|agreed| agreed.is_refuted_by(stamp_ms, now)) {
+            state.agreed = None;
+        }
+        let before = state.agreed.or(state.heard);
+        let keeps_pace = before.is_some_and(|moment| moment.is_followed_by(stamp_ms, now));
         // While it catches up, a replica hears in an instant what was stamped over hours.
-        let has_lasted = |heard: &Moment| heard.elapsed_ms(now) >= PACE_HEARD_MIN_MS;
-        let clock_ms = self.clocks.median_ms();
-        if clock_ms.is_some_and(|clock_ms| clock_ms.abs_diff(stamp_ms) <= CLOCK_JUMP_MAX_MS)
-            || state.agreed.as_ref().is_some_and(is_after)
-            || state.heard.as_ref().filter(|heard| has_lasted(heard)).is_some_and(is_after)
-        {
-            state.agreed = Some(Moment { ms: stamp_ms, at: now });
-            state.heard = None;
-        } else if !state.heard.as_ref().is_some_and(is_after) {
+        if keeps_pace && before.is_some_and(|moment| moment.elapsed_ms(now) >= PACE_HEARD_MIN_MS) {
+            state.agree(now);
+        } else if !keeps_pace && state.agreed.is_none() {
             state.heard = Some(Moment { ms: stamp_ms, at: now });
         }
     }
@@ -158,18 +178,18 @@ impl LogTime {
 
     /// Whether there is a time to stamp with.
     pub(crate) fn is_settled(&self) -> bool {
-        self.state.lock().agreed.is_some() || self.clocks.median_ms().is_some()
+        self.state.lock().agreed.is_some() || self.clock_of_most().is_some()
     }
 
-    /// Goes on from the last stamp, as nobody tells the time. If it turns out to be long past, that is caught up
-    /// with as with a leap of the clocks, slowly, so that nothing expires too soon. False if there is no stamp.
-    pub(crate) fn go_on_from_last(&self) -> bool {
-        let mut state = self.state.lock();
-        let last = Moment { ms: state.last_ms, at: self.clocks.own().monotonic() };
-        if last.ms > 0 {
-            state.agreed.get_or_insert(last);
-        }
-        state.agreed.is_some()
+    /// Tells who the members of the group are.
+    pub(crate) fn set_members(&self, members: &[NodeId]) {
+        *self.members.lock() = members.iter().copied().collect();
+    }
+
+    /// What most clocks agree on; where too few are known, as when half of all nodes are away, most of the
+    /// group's members. Whoever leads reaches a majority of these.
+    fn clock_of_most(&self) -> Option<u64> {
+        self.clocks.median_ms().or_else(|| self.clocks.median_among(&self.members.lock()))
     }
 
     /// What the clock of this node shows.
@@ -203,7 +223,7 @@ fn read(mut state: State, clock_ms: u64, monotonic: Duration) -> Reading {
             // set right again, the time that passed since then is no leap.
             if clock_ms >= state.last_ms || state.agreed.is_none() {
                 state.last_ms = state.last_ms.max(clock_ms);
-                state.agreed = Some(Moment { ms: state.last_ms, at: monotonic });
+                state.agree(monotonic);
             }
         }
     }
@@ -255,12 +275,27 @@ mod tests {
     fn stamps_that_keep_to_the_pace_say_what_time_it_is_whatever_the_clock_shows() {
         let clock = Arc::new(switchboard_engine::ManualClock::at_unix_ms(3_600_000 + 1_000_000));
         let log_time = LogTime::new(Arc::new(Clocks::alone(clock.clone())), 0);
-        for entry in 0..=20 {
+        for entry in 0..=60 {
             log_time.observe(1_000_000 + entry * 100);
             clock.advance(Duration::from_millis(100));
         }
-        // An eighth more of the hundred milliseconds since the last one.
-        assert_eq!((log_time.stamp(), log_time.alarms()), (1_002_112, 1));
+        let stamp_ms = log_time.stamp();
+        assert!((1_006_100..=1_006_300).contains(&stamp_ms), "{stamp_ms}");
+        assert_eq!(log_time.alarms(), 1);
+    }
+
+    /// As when a machine stands still and its monotonic clock with it.
+    #[test]
+    fn a_log_that_is_ahead_of_the_pace_refutes_it() {
+        const NIGHT_MS: u64 = 8 * 3_600_000;
+        let clock = Arc::new(switchboard_engine::ManualClock::at_unix_ms(1_000_000));
+        let log_time = LogTime::new(Arc::new(Clocks::alone(clock.clone())), 0);
+        assert_eq!(log_time.stamp(), 1_000_000);
+        clock.set_unix_ms(1_000_000 + NIGHT_MS);
+        for entry in 1..=100 {
+            log_time.observe(1_000_000 + entry * 100_000);
+        }
+        assert_eq!((log_time.stamp(), log_time.alarms()), (1_000_000 + NIGHT_MS, 0));
     }
 
     #[test]

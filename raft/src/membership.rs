@@ -224,9 +224,10 @@ impl Members {
 fn refused(error: ChangeError) -> MembershipError {
     match error {
         RaftError::Fatal(_) => MembershipError::Stopped,
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-            MembershipError::NotLeader { leader: forward.leader_id }
-        }
+        RaftError::APIError(
+            ClientWriteError::ForwardToLeader(forward)
+            | ClientWriteError::LogEntryDiscarded(forward),
+        ) => MembershipError::NotLeader { leader: forward.leader_id },
         RaftError::APIError(ClientWriteError::ChangeMembershipError(
             ChangeMembershipError::InProgress(_),
         )) => MembershipError::InProgress,

@@ -272,16 +272,13 @@ impl Proposer {
         }
     }
 
-    /// Waits until there is a time to stamp with. False if there is none: a node that knows the clocks of no
-    /// majority begins no group.
+    /// Waits until there is a time to stamp with. False if there is none for long: a node that
+    /// knows the clocks of no majority leads nothing.
     async fn settle(&self) -> bool {
         let deadline = Instant::now() + limits::LEASE_WAIT_MAX;
         while !self.log_time.is_settled() {
-            if self.queue.lock().closed {
+            if Instant::now() >= deadline || self.queue.lock().closed {
                 return false;
-            }
-            if Instant::now() >= deadline {
-                return self.log_time.go_on_from_last();
             }
             tokio::time::sleep(limits::LEASE_RETRY_PAUSE).await;
         }

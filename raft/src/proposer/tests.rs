@@ -300,19 +300,3 @@ async fn a_group_that_was_off_for_a_night_stamps_nothing_before_the_time_is_know
     waiting.await.expect("applied");
     assert_eq!(*sink.stamps.lock(), [MORNING]);
 }
-
-/// Late is better than early: what was stamped in the past does not expire when the time is known.
-#[tokio::test(start_paused = true)]
-async fn a_group_that_nobody_tells_the_time_goes_on_and_does_not_leap_later() {
-    const MORNING: u64 = 1_700_000_000_000;
-    let evening = MORNING - 8 * 3_600_000;
-    let clock = Arc::new(ManualClock::at_unix_ms(MORNING));
-    let (proposer, clocks) = unsettled(&clock, evening);
-    let sink = TestSink::new(2);
-    tokio::spawn(proposer.clone().run(sink.clone()));
-    proposer.propose(vec![command(0)]).expect("room").await.expect("applied");
-    clocks.set_peers(Some(&std::collections::BTreeSet::new()));
-    clock.advance(Duration::from_secs(8));
-    proposer.propose(vec![command(1)]).expect("room").await.expect("applied");
-    assert_eq!(*sink.stamps.lock(), [evening, evening + 9_000]);
-}
