@@ -1,6 +1,7 @@
 //! Log time: the stamps that a leader writes on its entries, the only clock that `apply` knows.
 //!
-//! The clock meant here is the median of the nodes' [clocks](crate::clocks); of a node alone, its own.
+//! The clock meant here is the median of the nodes' [clocks](crate::clocks), or where too few of them are known,
+//! of the group's members'; of a node alone, its own.
 //!
 //! A stamp is the larger of the last stamp and the clock, and never runs ahead of the monotonic
 //! time that passed since the last stamp by more than a bound: a clock that leaps by an hour would
