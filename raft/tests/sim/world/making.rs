@@ -7,12 +7,12 @@ use std::sync::Arc;
 use switchboard_engine::command::Init;
 use switchboard_engine::{Command, GroupId, Rules};
 use switchboard_histories::{Action, Outcome};
+use switchboard_raft::NodeId;
 use switchboard_raft::simulation::hands;
-use switchboard_raft::{Group, NodeId};
 
 use super::{GROUPS, SETTLE_MS_MAX, World};
 use crate::clients::{Ask, Client, Said, USERS, group_of, serve};
-use crate::invariants::{Checked, broken, log_time};
+use crate::invariants::{Checked, broken};
 
 impl World {
     /// Starts the nodes, begins every group with three voters, and gives each shard its first command.
@@ -62,7 +62,6 @@ impl World {
         self.settle("the clients are answered", |world| world.clients.iter().all(Client::is_idle))?;
         self.settle("a lost disk is replaced", |world| world.is_whole())?;
         self.settle("the replicas are equal", Self::replicas_are_equal)?;
-        self.settle("leaders know what time it is", Self::leaders_know_the_time)?;
         for user in 0..USERS {
             self.fetch_at_the_end(user)?;
         }
@@ -81,14 +80,6 @@ impl World {
                 && status.applied.map(|at| at.index) == status.last_index
                 && members.into_iter().all(|node| applied(node) == status.applied)
         })
-    }
-
-    /// All clocks are right by now.
-    fn leaders_know_the_time(&mut self) -> bool {
-        let now_ms = self.time.true_unix_ms();
-        let is_right = |group: Arc<Group>| log_time::is_near(group.log_time_now_ms(), now_ms);
-        let led = |id: &GroupId| self.leader(*id).and_then(|at| self.group(at, *id));
-        GROUPS.iter().all(|id| led(id).is_some_and(is_right))
     }
 
     /// A read by nobody in particular, directly from a leader that is sure of it.
