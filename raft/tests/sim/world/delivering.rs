@@ -35,6 +35,10 @@ impl World {
                 });
             }
             Letter::Answer { answer, call, .. } => net.resolve(call, answer),
+            // What is on the way is read from the sender's disk, so it ends with the sender.
+            Letter::Snapshot { from, call, .. } if !self.processes[from as usize - 1].is_up() => {
+                net.refuse(call);
+            }
             Letter::Snapshot { from, to, group, vote, file, call } => {
                 let Some(group) = self.group(to as usize - 1, group) else {
                     return net.refuse(call);
