@@ -80,22 +80,23 @@ impl Clocks {
 
     /// What most clocks agree on; nothing while fewer than a majority are known.
     pub(crate) fn median_ms(&self) -> Option<u64> {
-        let nodes = self.peers.lock().as_ref()?.len() + 1;
-        self.median(nodes, |_| true)
+        self.median(None)
     }
 
-    /// What most clocks of these nodes agree on, of which this is one.
+    /// What most clocks of these nodes agree on, of which this is one; nothing if there are none.
     pub(crate) fn median_among(&self, nodes: &BTreeSet<NodeId>) -> Option<u64> {
-        self.median(nodes.len(), |peer| nodes.contains(peer))
+        if nodes.is_empty() { None } else { self.median(Some(nodes)) }
     }
 
-    fn median(&self, nodes: usize, counts: impl Fn(&NodeId) -> bool) -> Option<u64> {
+    fn median(&self, among: Option<&BTreeSet<NodeId>>) -> Option<u64> {
         let (own_ms, now) = (self.own.unix_ms(), self.own.monotonic());
         let peers = self.peers.lock();
-        let counted = peers.as_ref()?.iter().filter(|(peer, _)| counts(peer));
+        let peers = peers.as_ref()?;
+        let nodes = among.map_or(peers.len() + 1, BTreeSet::len);
+        let counted = peers.iter().filter(|(peer, _)| among.is_none_or(|some| some.contains(peer)));
         let known = counted.filter_map(|(_, reading)| (*reading)?.moved_on(now));
         let clocks: Vec<u64> = std::iter::once(own_ms).chain(known).collect();
-        (nodes > 0 && 2 * clocks.len() > nodes).then(|| lower_median(clocks)).flatten()
+        (2 * clocks.len() > nodes).then(|| lower_median(clocks)).flatten()
     }
 
     /// How often the own clock was found to be off.
