@@ -160,20 +160,11 @@ impl Service {
         Ok(v1::CompareReplicasResponse { shards })
     }
 
-    /// Asks all replicas until they answer for one index. Under load they seldom do at first.
     async fn compare_shard(&self, shard: u32) -> compare::Shard {
-        let voters = self.replicas_of(shard);
-        let mut tries = 0;
-        loop {
-            let asked = voters.iter().map(|node| self.replica_hash(*node, shard));
-            let replicas: Vec<compare::Replica> = join_all(asked).await;
-            let outcome = judge(&replicas);
-            tries += 1;
-            if outcome != compare::Outcome::Unknown || tries == limits::COMPARE_TRIES_MAX {
-                return compare::Shard { shard, outcome: outcome.into(), replicas };
-            }
-            tokio::time::sleep(limits::COMPARE_PAUSE).await;
-        }
+        let members = || self.replicas_of(shard);
+        let (outcome, replicas) =
+            compared(members, |node_id| self.replica_hash(node_id, shard)).await;
+        compare::Shard { shard, outcome: outcome.into(), replicas }
     }
 
     async fn replica_hash(&self, node_id: NodeId, shard: u32) -> compare::Replica {
@@ -189,6 +180,24 @@ impl Service {
         };
         let v1::StateHashResponse { index, hash } = answer.unwrap_or_default();
         compare::Replica { node_id, index, hash: hex(&hash) }
+    }
+}
+
+/// Asks all replicas until they answer for one index. Under load they seldom do at first; and who has a
+/// replica is asked anew each time, since a shard may move meanwhile.
+async fn compared<A: Future<Output = compare::Replica>>(
+    members: impl Fn() -> Vec<NodeId>,
+    ask: impl Fn(NodeId) -> A,
+) -> (compare::Outcome, Vec<compare::Replica>) {
+    let mut tries = 0;
+    loop {
+        let replicas = join_all(members().into_iter().map(&ask)).await;
+        let outcome = judge(&replicas);
+        tries += 1;
+        if outcome != compare::Outcome::Unknown || tries == limits::COMPARE_TRIES_MAX {
+            return (outcome, replicas);
+        }
+        tokio::time::sleep(limits::COMPARE_PAUSE).await;
     }
 }
 
@@ -209,12 +218,30 @@ fn judge(replicas: &[compare::Replica]) -> compare::Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    fn replica(node_id: NodeId, index: u64, hash: &str) -> compare::Replica {
+        compare::Replica { node_id, index, hash: hash.into() }
+    }
+
+    #[tokio::test]
+    async fn a_comparison_follows_a_shard_that_moves_meanwhile() {
+        let moved = Cell::new(false);
+        let members = || if moved.get() { vec![2, 3, 4] } else { vec![1, 2, 3] };
+        // The replica on node 1 ends while it is asked.
+        let ask = async |node_id| {
+            moved.set(true);
+            if node_id == 1 { replica(1, 0, "") } else { replica(node_id, 61, "aa") }
+        };
+        let (outcome, replicas) = compared(members, ask).await;
+        assert_eq!(outcome, compare::Outcome::Equal);
+        assert_eq!(replicas.iter().map(|one| one.node_id).collect::<Vec<_>>(), [2, 3, 4]);
+    }
 
     #[test]
     fn replicas_are_compared_at_one_index_only() {
-        let replica =
-            |node_id, index, hash: &str| compare::Replica { node_id, index, hash: hash.into() };
         let (one, two) = (replica(1, 7, "aa"), replica(2, 7, "aa"));
         let different = [one.clone(), replica(2, 7, "ab")];
         assert_eq!(judge(&different), compare::Outcome::Different);

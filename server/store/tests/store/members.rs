@@ -73,12 +73,17 @@ impl Nodes {
     /// Waits until all replicas of all shards have the same state at the same index.
     pub(crate) async fn assert_equal_replicas(&mut self) {
         let request = v1::CompareReplicasRequest { shards: Vec::new() };
-        let compared = self.stores[0].cluster.compare_replicas(request).await.unwrap().into_inner();
-        assert_eq!(compared.shards.len(), 4);
-        for shard in compared.shards {
-            assert_eq!(shard.outcome(), Outcome::Equal, "{shard:?}");
-            assert_eq!(shard.replicas.len(), 3);
-        }
+        let mut cluster = self.stores[0].cluster.clone();
+        until("all replicas are at one index", async || {
+            let compared = cluster.compare_replicas(request.clone()).await.unwrap().into_inner();
+            assert_eq!(compared.shards.len(), 4);
+            compared.shards.iter().all(|shard| match shard.outcome() {
+                Outcome::Equal => shard.replicas.len() == 3,
+                Outcome::Unknown => false,
+                different => panic!("{different:?}: {shard:?}"),
+            })
+        })
+        .await;
     }
 
     pub(crate) async fn shutdown(self) {

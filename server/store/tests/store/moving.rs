@@ -116,6 +116,24 @@ async fn replicas_of(store: &mut Store, shard: u32) -> Vec<u64> {
     map.placement[shard as usize].replica_node_ids.clone()
 }
 
+/// Waits for the map of a node, which follows on its own.
+async fn until_replicas(store: &mut Store, shard: u32, wanted: impl Fn(&[u64]) -> bool) {
+    until("the map shows the replicas", async || wanted(&replicas_of(store, shard).await)).await;
+}
+
+/// Moves that balance the cluster, with every node in them: one that is slow to answer gets none.
+async fn planned(store: &mut Store, moves: usize) -> v1::PlanRebalanceResponse {
+    let mut cluster = store.cluster.clone();
+    let mut plan = v1::PlanRebalanceResponse::default();
+    until("a plan for all", async || {
+        let asked = retried(async || cluster.plan_rebalance(v1::PlanRebalanceRequest {}).await);
+        plan = asked.await.into_inner();
+        plan.moves.len() == moves
+    })
+    .await;
+    plan
+}
+
 async fn node_ids(store: &mut Store) -> BTreeSet<u64> {
     let listed = store.cluster.list_nodes(v1::ListNodesRequest {}).await.unwrap().into_inner();
     listed.nodes.into_iter().filter_map(|node| Some(node.node?.node_id)).collect()
@@ -179,13 +197,13 @@ async fn shards_move_to_a_node_and_back_under_load_and_nothing_is_lost() {
         // From whoever it is, its leader now and then.
         let from = u64::from(shard) % 3 + 1;
         move_shard(&mut nodes.stores[2], moving(shard, from, 4)).await;
-        let replicas = replicas_of(&mut nodes.stores[3], shard).await;
-        assert!(replicas.contains(&4) && !replicas.contains(&from), "{shard}: {replicas:?}");
+        let moved = |replicas: &[u64]| replicas.contains(&4) && !replicas.contains(&from);
+        until_replicas(&mut nodes.stores[3], shard, moved).await;
     }
     for shard in 0..2 {
         let to = u64::from(shard) % 3 + 1;
         move_shard(&mut nodes.stores[3], moving(shard, 4, to)).await;
-        assert_eq!(replicas_of(&mut nodes.stores[0], shard).await, [1, 2, 3]);
+        until_replicas(&mut nodes.stores[0], shard, |replicas| replicas == [1, 2, 3]).await;
     }
     load.assert_kept(&mut nodes.stores).await;
     nodes.assert_equal_replicas().await;
@@ -271,8 +289,8 @@ async fn moves_go_on_when_the_node_that_carries_them_out_stops() {
     let leader = meta_leader(&mut nodes.stores[3]).await;
     let others = nodes.stores.iter().enumerate().filter(|(at, _)| *at != leader);
     let load = Load::start(others.map(|(_, store)| store));
-    let plan = nodes.stores[3].cluster.plan_rebalance(v1::PlanRebalanceRequest {}).await.unwrap();
-    let v1::PlanRebalanceResponse { placement_version, moves } = plan.into_inner();
+    let plan = planned(&mut nodes.stores[3], 3).await;
+    let v1::PlanRebalanceResponse { placement_version, moves } = plan;
     assert_eq!(moves.iter().map(|one| one.to_node_id).collect::<Vec<_>>(), [4; 3]);
     let request = v1::ApplyPlanRequest { placement_version, moves };
     let mut cluster = nodes.stores[3].cluster.clone();
@@ -280,11 +298,14 @@ async fn moves_go_on_when_the_node_that_carries_them_out_stops() {
     // Node 4 votes in no group yet: it is not the one that stops.
     restart(&mut nodes, leader, |_| {}).await;
     ended(progress.into_inner()).await;
-    let mut on_it = 0;
-    for shard in 0..4 {
-        on_it += usize::from(replicas_of(&mut nodes.stores[1], shard).await.contains(&4));
-    }
-    assert_eq!(on_it, 3);
+    until("three shards are on it", async || {
+        let mut on_it = 0;
+        for shard in 0..4 {
+            on_it += usize::from(replicas_of(&mut nodes.stores[1], shard).await.contains(&4));
+        }
+        on_it == 3
+    })
+    .await;
     // The plan was for the placement before.
     let refusal = refused(async || cluster.apply_plan(request.clone()).await).await;
     assert_error(&refusal, Code::FailedPrecondition, "PLACEMENT_MOVED_ON", false);
@@ -311,7 +332,7 @@ async fn a_move_to_a_node_that_is_down_says_so_and_can_be_aborted() {
     .await;
     retried(async || cluster.abort_move(v1::AbortMoveRequest { shard: 2 }).await).await;
     ended(progress).await;
-    assert_eq!(replicas_of(store, 2).await, [1, 2, 3]);
+    until_replicas(store, 2, |replicas| replicas == [1, 2, 3]).await;
     let refusal =
         refused(async || cluster.abort_move(v1::AbortMoveRequest { shard: 2 }).await).await;
     assert_error(&refusal, Code::FailedPrecondition, "NO_MOVE", false);
@@ -327,16 +348,19 @@ async fn a_node_whose_disk_is_almost_full_gets_nothing_until_there_is_room() {
     add_on(&mut nodes, 4, Arc::new(disk.clone())).await;
     disk.set_free(Some(switchboard_engine::log::limits::RESERVE_BYTES / 2 + 1));
     let store = &mut nodes.stores[0];
-    let listed = store.cluster.list_nodes(v1::ListNodesRequest {}).await.unwrap().into_inner();
-    let full = listed
-        .nodes
-        .into_iter()
-        .filter(|node| node.status.as_ref().is_some_and(|status| status.disk_almost_full));
-    assert_eq!(full.filter_map(|node| Some(node.node?.node_id)).collect::<Vec<_>>(), [4]);
-    let plan = store.cluster.plan_rebalance(v1::PlanRebalanceRequest {}).await.unwrap();
+    until("it says that it is full", async || {
+        let listed = store.cluster.list_nodes(v1::ListNodesRequest {}).await.unwrap().into_inner();
+        let full = listed
+            .nodes
+            .into_iter()
+            .filter(|node| node.status.as_ref().is_some_and(|status| status.disk_almost_full));
+        full.filter_map(|node| Some(node.node?.node_id)).collect::<Vec<_>>() == [4]
+    })
+    .await;
+    let mut cluster = store.cluster.clone();
+    let plan = retried(async || cluster.plan_rebalance(v1::PlanRebalanceRequest {}).await).await;
     assert_eq!(plan.into_inner().moves, []);
 
-    let mut cluster = store.cluster.clone();
     let request = v1::MoveShardRequest { replica: Some(moving(1, 2, 4)) };
     let progress = retried(async || cluster.move_shard(request).await).await.into_inner();
     until("it says why it is stalled", async || {
@@ -346,7 +370,7 @@ async fn a_node_whose_disk_is_almost_full_gets_nothing_until_there_is_room() {
     .await;
     disk.set_free(None);
     ended(progress).await;
-    assert_eq!(replicas_of(store, 1).await, [1, 3, 4]);
+    until_replicas(store, 1, |replicas| replicas == [1, 3, 4]).await;
     nodes.shutdown().await;
 }
 
@@ -456,8 +480,10 @@ async fn a_plan_knows_of_every_change_that_was_answered_whichever_node_is_asked(
         assert!(drained.placement_version > before);
         before = drained.placement_version;
         for store in &mut nodes.stores {
-            let plan = store.cluster.plan_rebalance(v1::PlanRebalanceRequest {}).await.unwrap();
-            assert_eq!(plan.into_inner().placement_version, before);
+            let mut cluster = store.cluster.clone();
+            let request = v1::PlanRebalanceRequest {};
+            let plan = retried(async || cluster.plan_rebalance(request).await).await.into_inner();
+            assert_eq!(plan.placement_version, before);
         }
     }
     nodes.shutdown().await;
