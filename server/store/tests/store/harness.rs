@@ -14,6 +14,8 @@ use switchboard_store::{Environment, Running, StartError, StoreConfig};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
+use crate::waiting::{found, retried};
+
 /// Enough for every test, and small to fill with zeros.
 const SEGMENT_BYTES: u64 = 8 << 20;
 
@@ -40,6 +42,12 @@ pub(crate) fn config(data: &Path) -> StoreConfig {
     };
     config.segment_bytes = SEGMENT_BYTES;
     config
+}
+
+/// The configuration of a node that waits for a cluster, or is in one. Leases outlast every test: no gateway
+/// renews them.
+pub(crate) fn member(data: &Path, node_id: u64) -> StoreConfig {
+    StoreConfig { node_id, single: false, lease_ms: 3_600_000, ..config(data) }
 }
 
 /// Starts a store in a directory.
@@ -100,11 +108,12 @@ impl Store {
             address: "127.0.0.1:1".to_owned(),
             kind: kind.into(),
         };
-        let registered = self.gateways.register(request).await.expect("registered").into_inner();
+        let register = async || self.gateways.register(request.clone()).await;
+        let registered = retried(register).await.into_inner();
         (registered.gateway_id, registered.incarnation)
     }
 
-    /// One claim on a gateway.
+    /// One claim on a gateway, repeated while the shard has no leader.
     pub(crate) async fn claim(
         &mut self,
         (gateway_id, incarnation): (u32, u64),
@@ -114,8 +123,12 @@ impl Store {
         let item =
             claim_request::Item { device: Some(device), connection_id, push_token: String::new() };
         let request = v1::ClaimRequest { items: vec![item], gateway_id, incarnation };
-        let response = self.sessions.claim(request).await.expect("answered").into_inner();
-        only(response.results)
+        found("taken or refused", async || {
+            let response = retried(async || self.sessions.claim(request.clone()).await).await;
+            let result = only(response.into_inner().results);
+            (result.status() != ItemStatus::Unavailable).then_some(result)
+        })
+        .await
     }
 
     /// One enqueue.
@@ -130,10 +143,10 @@ impl Store {
     /// A page of a mailbox.
     pub(crate) async fn fetch(&mut self, device: DeviceRef) -> v1::FetchResponse {
         let request = v1::FetchRequest { device: Some(device), ..v1::FetchRequest::default() };
-        self.mailboxes.fetch(request).await.expect("fetched").into_inner()
+        retried(async || self.mailboxes.fetch(request.clone()).await).await.into_inner()
     }
 
-    /// One acknowledgement.
+    /// One acknowledgement, repeated while the shard has no leader.
     pub(crate) async fn ack(
         &mut self,
         device: DeviceRef,
@@ -143,14 +156,32 @@ impl Store {
         let item =
             v1::ack_request::Item { device: Some(device), epoch, up_to_seq, seqs: Vec::new() };
         let request = v1::AckRequest { items: vec![item] };
-        only(self.mailboxes.ack(request).await.expect("answered").into_inner().results)
+        found("taken or refused", async || {
+            let response = retried(async || self.mailboxes.ack(request.clone()).await).await;
+            let result = only(response.into_inner().results);
+            (result.status() != ItemStatus::Unavailable).then_some(result)
+        })
+        .await
+    }
+
+    /// Where one user is, as fresh as asked; repeated while the shard has no leader.
+    pub(crate) async fn located(
+        &mut self,
+        request: v1::LocateRequest,
+    ) -> v1::locate_response::Result {
+        found("located", async || {
+            let located = retried(async || self.sessions.locate(request.clone()).await).await;
+            let result = only(located.into_inner().results);
+            (result.status() != ItemStatus::Unavailable).then_some(result)
+        })
+        .await
     }
 
     /// Where one user is.
     pub(crate) async fn locate(&mut self, user: &[u8]) -> v1::locate_response::Result {
         let users = vec![Bytes::copy_from_slice(user)];
         let request = v1::LocateRequest { users, read: v1::Read::Linearizable.into() };
-        only(self.sessions.locate(request).await.expect("located").into_inner().results)
+        self.located(request).await
     }
 }
 

@@ -16,4 +16,5 @@ mod restarting;
 mod serving;
 mod sessions;
 mod upgrading;
+mod waiting;
 mod watching;

@@ -1,6 +1,6 @@
 //! Three nodes over real sockets: a cluster is made, any node answers, one stops and comes back.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use switchboard_api::v1::{
     self, ItemStatus, NodeInfo, claim_request, compare_replicas_response::Outcome,
@@ -12,12 +12,13 @@ use switchboard_store::StoreConfig;
 use tempfile::TempDir;
 use tonic::{Code, transport::Channel};
 
-use crate::harness::{
-    Store, address, assert_error, assert_status, config, device, message, only, start_configured,
+use crate::{
+    harness::{
+        Store, address, assert_error, assert_status, config, device, member, message, only,
+        start_configured,
+    },
+    waiting::{DEADLINE, refused, retried, until},
 };
-
-/// Longest wait for anything; reached by a hang only.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Nodes {
     pub(crate) dirs: Vec<TempDir>,
@@ -35,7 +36,7 @@ impl Nodes {
         let mut nodes = Self { dirs: Vec::new(), stores: Vec::new() };
         for (node_id, formats) in (1..).zip(formats) {
             let dir = tempfile::tempdir().unwrap();
-            let config = StoreConfig { node_id, single: false, formats, ..config(dir.path()) };
+            let config = StoreConfig { formats, ..member(dir.path(), node_id) };
             nodes.stores.push(start_configured(config).await.expect("it starts"));
             nodes.dirs.push(dir);
         }
@@ -93,35 +94,6 @@ impl Nodes {
     }
 }
 
-/// Registers until it is done: right after a start, the meta group may be between two leaders.
-pub(crate) async fn register(store: &mut Store, name: &str) -> (u32, u64) {
-    let registered = async {
-        loop {
-            let request = v1::RegisterRequest {
-                name: name.to_owned(),
-                address: "127.0.0.1:1".to_owned(),
-                kind: Kind::Gateway.into(),
-            };
-            match store.gateways.register(request).await.map(tonic::Response::into_inner) {
-                Ok(registered) => return (registered.gateway_id, registered.incarnation),
-                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, registered).await.expect("registered")
-}
-
-/// Waits until something holds.
-pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let held = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, held).await.expect(what);
-}
-
 /// Enqueues until it is accepted, as a sender does.
 pub(crate) async fn send(store: &mut Store, to: &str, n: u64) {
     send_through(&mut store.mailboxes, to, n).await;
@@ -149,26 +121,17 @@ pub(crate) async fn send_through(mailboxes: &mut MailboxServiceClient<Channel>, 
 
 /// The ids that wait for a user, as this node answers.
 pub(crate) async fn waiting(store: &mut Store, user: &str) -> Vec<u64> {
-    let found = async {
-        let mut messages: Vec<v1::Message> = Vec::new();
-        loop {
-            let device = Some(device(user, 1));
-            let after_seq = messages.last().map_or(0, |message| message.seq);
-            let request = v1::FetchRequest { device, after_seq, ..Default::default() };
-            match store.mailboxes.fetch(request).await.map(tonic::Response::into_inner) {
-                Ok(page) => {
-                    messages.extend(page.messages);
-                    if !page.more {
-                        return messages;
-                    }
-                    continue;
-                }
-                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let messages = tokio::time::timeout(DEADLINE, found).await.expect("fetched");
+    let mut messages: Vec<v1::Message> = Vec::new();
+    let mut more = true;
+    while more {
+        let device = Some(device(user, 1));
+        let after_seq = messages.last().map_or(0, |message| message.seq);
+        let request = v1::FetchRequest { device, after_seq, ..Default::default() };
+        let fetch = async || store.mailboxes.fetch(request.clone()).await;
+        let page = retried(fetch).await.into_inner();
+        messages.extend(page.messages);
+        more = page.more;
+    }
     let id = |bytes: &[u8]| u64::from_be_bytes(bytes[8..].try_into().unwrap());
     messages.iter().map(|message| id(&message.message_id)).collect()
 }
@@ -178,7 +141,7 @@ async fn any_node_answers_for_every_user() {
     let mut nodes = Nodes::made().await;
     let users: Vec<String> = (0..12).map(|n| format!("user-{n}")).collect();
     // A gateway registers with one node, and claims through another at once.
-    let gateway = register(&mut nodes.stores[1], "gateway-1").await;
+    let gateway = nodes.stores[1].register("gateway-1", Kind::Gateway).await;
     for (n, user) in (0..).zip(&users) {
         let through = &mut nodes.stores[n % 3];
         assert_status(
@@ -215,7 +178,7 @@ async fn nothing_is_lost_when_a_node_stops_and_comes_back() {
         send(&mut nodes.stores[(n % 2) as usize], "bob", n).await;
     }
     let dir = nodes.dirs[0].path();
-    let again = StoreConfig { node_id: 1, single: false, listen, ..config(dir) };
+    let again = StoreConfig { listen, ..member(dir, 1) };
     nodes.stores.insert(0, start_configured(again).await.expect("it starts"));
     nodes.stores[0].running.ready().await;
     for n in 100..150 {
@@ -284,20 +247,15 @@ async fn leadership_goes_where_it_is_sent() {
     for to_node_id in [2, 3, 1] {
         let request = v1::TransferLeaderRequest { shard: 2, to_node_id };
         // Asked of a node that need not lead it; a leader that was just elected may decline.
-        let moved = async {
-            while let Err(status) = nodes.stores[0].cluster.transfer_leader(request).await {
-                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, moved).await.expect("handed over");
+        retried(async || nodes.stores[0].cluster.transfer_leader(request).await).await;
     }
-    let request = v1::TransferLeaderRequest { shard: 2, to_node_id: 9 };
-    let refused = nodes.stores[0].cluster.transfer_leader(request).await.unwrap_err();
-    assert_error(&refused, Code::FailedPrecondition, "NOT_MEMBER", false);
-    let request = v1::TransferLeaderRequest { shard: 4, to_node_id: 1 };
-    let refused = nodes.stores[0].cluster.transfer_leader(request).await.unwrap_err();
-    assert_error(&refused, Code::NotFound, "UNKNOWN_SHARD", false);
+    for (shard, to_node_id, code, reason) in
+        [(2, 9, Code::FailedPrecondition, "NOT_MEMBER"), (4, 1, Code::NotFound, "UNKNOWN_SHARD")]
+    {
+        let request = v1::TransferLeaderRequest { shard, to_node_id };
+        let refusal = refused(async || nodes.stores[0].cluster.transfer_leader(request).await);
+        assert_error(&refusal.await, code, reason, false);
+    }
     nodes.shutdown().await;
 }
 
@@ -422,21 +380,18 @@ async fn a_node_that_lost_its_disk_is_not_talked_to() {
     let listen = address(&stopped.running, "store-grpc");
     stopped.running.shutdown().await;
     let wiped_dir = tempfile::tempdir().unwrap();
-    let config = StoreConfig { node_id: 3, single: false, listen, ..config(wiped_dir.path()) };
+    let config = StoreConfig { listen, ..member(wiped_dir.path(), 3) };
     let wiped = start_configured(config).await.expect("it starts");
     // The other two are a majority, and stay one without it.
     for n in 2..20 {
         send(&mut nodes.stores[(n % 2) as usize], "bob", n).await;
     }
-    let listed = nodes.stores[0].cluster.list_nodes(v1::ListNodesRequest {}).await.unwrap();
-    let silent: BTreeSet<u64> = listed
-        .into_inner()
-        .nodes
-        .into_iter()
-        .filter(|node| node.status.is_none())
-        .filter_map(|node| Some(node.node?.node_id))
-        .collect();
-    assert_eq!(silent, BTreeSet::from([3]));
+    until("it alone is silent", async || {
+        let listed = nodes.stores[0].cluster.list_nodes(v1::ListNodesRequest {}).await.unwrap();
+        let silent = listed.into_inner().nodes.into_iter().filter(|node| node.status.is_none());
+        silent.filter_map(|node| Some(node.node?.node_id)).collect::<Vec<_>>() == [3]
+    })
+    .await;
 
     // It comes back when an operator says that the old disk is lost, and not before.
     let address = listen.to_string();
@@ -444,10 +399,11 @@ async fn a_node_that_lost_its_disk_is_not_talked_to() {
         node: Some(v1::NodeInfo { node_id: 3, address }),
         ..Default::default()
     };
-    let refused = nodes.stores[0].cluster.add_node(add.clone()).await.unwrap_err();
-    assert!(refused.message().contains("--lost-disk"), "{refused:?}");
+    let mut cluster = nodes.stores[0].cluster.clone();
+    let refusal = refused(async || cluster.add_node(add.clone()).await).await;
+    assert!(refusal.message().contains("--lost-disk"), "{refusal:?}");
     add.lost_disk = true;
-    nodes.stores[0].cluster.add_node(add).await.expect("it is taken in");
+    retried(async || cluster.add_node(add.clone()).await).await;
     nodes.stores.insert(2, wiped);
     nodes.dirs[2] = wiped_dir;
     let is_whole = async || {
@@ -459,12 +415,7 @@ async fn a_node_that_lost_its_disk_is_not_talked_to() {
             && moves.is_ok_and(|moves| moves.into_inner().moves.is_empty())
             && map.placement.iter().all(|shard| shard.replica_node_ids.len() == 3)
     };
-    let back = async {
-        while !is_whole().await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, back).await.expect("all its replicas are back");
+    until("all its replicas are back", is_whole).await;
     send(&mut nodes.stores[2], "bob", 20).await;
     nodes.assert_equal_replicas().await;
     nodes.shutdown().await;
@@ -478,7 +429,7 @@ async fn a_node_that_refuses_the_others_asks_them_for_a_later_book() {
         .zip(nodes.stores.iter().zip(&nodes.dirs))
         .map(|(node_id, (store, dir))| {
             let listen = address(&store.running, "store-grpc");
-            StoreConfig { node_id, single: false, listen, ..config(dir.path()) }
+            StoreConfig { listen, ..member(dir.path(), node_id) }
         })
         .collect();
     for store in nodes.stores.drain(..) {
@@ -514,7 +465,7 @@ pub(crate) async fn restart(nodes: &mut Nodes, at: usize, change: impl FnOnce(&m
     let listen = address(&stopped.running, "store-grpc");
     stopped.running.shutdown().await;
     let (dir, node_id) = (nodes.dirs[at].path(), at as u64 + 1);
-    let mut again = StoreConfig { node_id, single: false, listen, ..config(dir) };
+    let mut again = StoreConfig { listen, ..member(dir, node_id) };
     change(&mut again);
     nodes.stores.insert(at, start_configured(again).await.expect("it starts"));
     nodes.stores[at].running.ready().await;
@@ -548,7 +499,7 @@ async fn limits_that_were_changed_on_all_nodes_hold_in_all_shards() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_that_loses_its_leader_is_ended_by_the_next() {
     let mut nodes = Nodes::made().await;
-    let gateway = register(&mut nodes.stores[0], "gateway-1").await;
+    let gateway = nodes.stores[0].register("gateway-1", Kind::Gateway).await;
     for batch in 0..8_u64 {
         let items = (0..1_000).map(|n| claim_request::Item {
             device: Some(device(&format!("user-{batch}-{n}"), 1)),
@@ -557,11 +508,19 @@ async fn a_sweep_that_loses_its_leader_is_ended_by_the_next() {
         });
         let items = items.collect();
         let request = v1::ClaimRequest { items, gateway_id: gateway.0, incarnation: gateway.1 };
-        let claimed = nodes.stores[0].sessions.claim(request).await.unwrap().into_inner();
-        assert!(claimed.results.iter().all(|result| result.status() == ItemStatus::Ok));
+        until("all are claimed", async || {
+            let claim = async || nodes.stores[0].sessions.claim(request.clone()).await;
+            let claimed = retried(claim).await.into_inner();
+            claimed.results.iter().all(|result| match result.status() {
+                ItemStatus::Ok => true,
+                ItemStatus::Unavailable | ItemStatus::Overloaded => false,
+                other => panic!("{other:?}"),
+            })
+        })
+        .await;
     }
     // Ends the incarnation with its sessions; each shard is swept by several commands.
-    register(&mut nodes.stores[0], "gateway-1").await;
+    nodes.stores[0].register("gateway-1", Kind::Gateway).await;
     for shard in 0..4 {
         for to_node_id in 1..=3 {
             let request = v1::TransferLeaderRequest { shard, to_node_id };
@@ -569,18 +528,13 @@ async fn a_sweep_that_loses_its_leader_is_ended_by_the_next() {
             let _ = nodes.stores[0].cluster.transfer_leader(request).await;
         }
     }
-    let swept = async {
-        loop {
-            let listed = nodes.stores[0].cluster.list_nodes(v1::ListNodesRequest {}).await;
-            let nodes = listed.unwrap().into_inner().nodes;
-            let shards = nodes.iter().filter_map(|node| node.status.as_ref());
-            let left: u64 = shards.flat_map(|status| &status.shards).map(|s| s.sessions).sum();
-            if left == 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, swept).await.expect("swept");
+    until("swept", async || {
+        let listed = nodes.stores[0].cluster.list_nodes(v1::ListNodesRequest {}).await;
+        let nodes = listed.unwrap().into_inner().nodes;
+        let told: Vec<_> = nodes.iter().filter_map(|node| node.status.as_ref()).collect();
+        let left = told.iter().flat_map(|status| &status.shards).map(|shard| shard.sessions);
+        told.len() == 3 && left.sum::<u64>() == 0
+    })
+    .await;
     nodes.shutdown().await;
 }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use switchboard_api::v1::{
-    self, ItemStatus, NodeInfo, Read, ReplicaMove, WatchRequest, stat_request,
-    watch_response::Change,
+    self, ItemStatus, NodeInfo, Read, ReplicaMove, WatchRequest, register_request::Kind,
+    stat_request, watch_response::Change,
 };
 use switchboard_engine::fs::{Files, RealFiles};
 use switchboard_store::StoreConfig;
@@ -20,8 +20,9 @@ use tonic::{Code, Streaming};
 
 use crate::{
     failing::GatedFiles,
-    harness::{Store, address, assert_error, config, device, start_configured, start_on},
-    members::{DEADLINE, Nodes, register, restart, send_through, until, waiting},
+    harness::{Store, address, assert_error, config, device, member, start_configured, start_on},
+    members::{Nodes, restart, send_through, waiting},
+    waiting::{DEADLINE, found, refused, retried, until},
 };
 
 const USERS: [&str; 6] = ["ann", "bob", "carol", "dave", "erin", "frank"];
@@ -29,36 +30,11 @@ const USERS: [&str; 6] = ["ann", "bob", "carol", "dave", "erin", "frank"];
 /// Starts a node that waits for its cluster.
 async fn start_waiting(nodes: &mut Nodes, node_id: u64, files: Arc<dyn Files>) -> NodeInfo {
     let dir = tempfile::tempdir().unwrap();
-    let config = StoreConfig { node_id, single: false, ..config(dir.path()) };
-    let store = start_on(files, config).await.expect("it starts");
+    let store = start_on(files, member(dir.path(), node_id)).await.expect("it starts");
     let address = address(&store.running, "store-grpc").to_string();
     nodes.stores.push(store);
     nodes.dirs.push(dir);
     NodeInfo { node_id, address }
-}
-
-/// Repeats a call while there is no leader for it.
-async fn retried<R>(mut call: impl AsyncFnMut() -> Result<R, tonic::Status>) -> R {
-    let done = async {
-        loop {
-            match call().await {
-                Ok(answer) => return answer,
-                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, done).await.expect("answered")
-}
-
-/// The refusal of a call that must not be taken; while there is no leader for it, it is repeated.
-async fn refused<R>(mut call: impl AsyncFnMut() -> Result<R, tonic::Status>) -> tonic::Status {
-    retried(async || match call().await {
-        Ok(_) => panic!("it must be refused"),
-        Err(status) if status.code() == Code::Unavailable => Err(status),
-        Err(status) => Ok(status),
-    })
-    .await
 }
 
 /// A cluster of three and a fourth node without replicas.
@@ -377,7 +353,7 @@ async fn a_node_whose_disk_is_almost_full_gets_nothing_until_there_is_room() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_replicas_answers_as_well_as_the_others() {
     let mut nodes = made_of_four().await;
-    let gateway = register(&mut nodes.stores[0], "gateway-1").await;
+    let gateway = nodes.stores[0].register("gateway-1", Kind::Gateway).await;
     let through = &mut nodes.stores[3];
     let users = USERS.map(|user| user.as_bytes().to_vec().into()).to_vec();
     let request = WatchRequest { users, ..Default::default() };
@@ -394,13 +370,25 @@ async fn a_node_without_replicas_answers_as_well_as_the_others() {
         assert_eq!(waiting(through, user).await, [n]);
         let item = stat_request::Item { device: Some(device(user, 1)), ..Default::default() };
         let stat = v1::StatRequest { items: vec![item] };
-        let stat = retried(async || through.mailboxes.clone().stat(stat.clone()).await).await;
-        assert_eq!(stat.into_inner().results[0].status(), ItemStatus::Ok);
+        let known = found("known", async || {
+            let stat = retried(async || through.mailboxes.stat(stat.clone()).await).await;
+            let status = stat.into_inner().results[0].status();
+            (status != ItemStatus::Unavailable).then_some(status)
+        })
+        .await;
+        assert_eq!(known, ItemStatus::Ok);
         for read in [Read::Local, Read::Lease, Read::Linearizable] {
             let users = vec![user.as_bytes().to_vec().into()];
             let request = v1::LocateRequest { users, read: read.into() };
-            let located = through.sessions.locate(request).await.unwrap().into_inner();
-            assert_eq!(located.results[0].sessions.len(), 1, "{read:?}");
+            until("it is located", async || {
+                let located = through.located(request.clone()).await;
+                assert_eq!(located.status(), ItemStatus::Ok);
+                // A local read may be of a moment before the claim.
+                let is_found = located.sessions.len() == 1;
+                assert!(is_found || read == Read::Local, "{read:?}: {located:?}");
+                is_found
+            })
+            .await;
         }
         // The claim may have been seen by the look after a gap already, if its shard was the last to be found.
         let seen = async {
@@ -438,34 +426,20 @@ async fn moves_that_would_lose_something_are_refused() {
     stopped.running.shutdown().await;
     let store = &mut nodes.stores[0];
     let mut cluster = store.cluster.clone();
-    until("it is refused", async || {
-        let request = v1::MoveShardRequest { replica: Some(moving(0, 3, 0)) };
-        match cluster.move_shard(request).await {
-            Err(status) if status.code() == Code::Unavailable => false,
-            Err(status) => {
-                assert_error(&status, Code::FailedPrecondition, "NO_MAJORITY", false);
-                assert!(status.message().contains("[2]"), "{}", status.message());
-                true
-            }
-            Ok(_) => panic!("it must not begin"),
-        }
-    })
-    .await;
+    let request = v1::MoveShardRequest { replica: Some(moving(0, 3, 0)) };
+    let refusal = refused(async || cluster.move_shard(request).await).await;
+    assert_error(&refusal, Code::FailedPrecondition, "NO_MAJORITY", false);
+    assert!(refusal.message().contains("[2]"), "{}", refusal.message());
     nodes.shutdown().await;
 }
 
 /// The place of the node that leads the meta group.
 async fn meta_leader(store: &mut Store) -> usize {
-    let found = async {
-        loop {
-            let status = store.cluster.status(v1::StatusRequest {}).await.unwrap().into_inner();
-            if status.meta_leader_node_id != 0 {
-                return status.meta_leader_node_id as usize - 1;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, found).await.expect("somebody leads")
+    found("somebody leads", async || {
+        let status = store.cluster.status(v1::StatusRequest {}).await.unwrap().into_inner();
+        status.meta_leader_node_id.checked_sub(1).map(|at| at as usize)
+    })
+    .await
 }
 
 /// Node 4 has no replica: that it is drained, or no more, is all that changes.

@@ -7,8 +7,9 @@ use switchboard_raft::NodeOpenError;
 use switchboard_store::{StartError, StoreConfig};
 use tonic::Code;
 
-use crate::harness::{address, assert_error, config, start_configured};
-use crate::members::{Nodes, send, until};
+use crate::harness::{address, assert_error, member, start_configured};
+use crate::members::{Nodes, send};
+use crate::waiting::{refused, retried, until};
 
 const OLD: Formats = Formats { oldest: 1, newest: 1 };
 const NEW: Formats = Formats { oldest: 1, newest: 2 };
@@ -19,7 +20,7 @@ async fn restart_third(nodes: &mut Nodes, formats: Formats) -> Result<(), StartE
     let listen = address(&stopped.running, "store-grpc");
     stopped.running.shutdown().await;
     let dir = nodes.dirs[2].path();
-    let again = StoreConfig { node_id: 3, single: false, listen, formats, ..config(dir) };
+    let again = StoreConfig { listen, formats, ..member(dir, 3) };
     let started = start_configured(again).await?;
     started.running.ready().await;
     nodes.stores.push(started);
@@ -30,9 +31,9 @@ async fn restart_third(nodes: &mut Nodes, formats: Formats) -> Result<(), StartE
 async fn the_format_rises_only_when_every_node_reads_it() {
     let mut nodes = Nodes::made_reading([NEW, NEW, OLD]).await;
     let upgrade = v1::UpgradeRequest::default();
-    let refused = nodes.stores[1].cluster.upgrade(upgrade).await.unwrap_err();
-    assert_error(&refused, Code::FailedPrecondition, "FORMAT_NOT_READ", false);
-    assert!(refused.message().contains("node 3"), "{refused:?}");
+    let refusal = refused(async || nodes.stores[1].cluster.upgrade(upgrade).await).await;
+    assert_error(&refusal, Code::FailedPrecondition, "FORMAT_NOT_READ", false);
+    assert!(refusal.message().contains("node 3"), "{refusal:?}");
     for n in 0..9 {
         send(&mut nodes.stores[n % 3], "bob", n as u64).await;
     }
@@ -42,7 +43,8 @@ async fn the_format_rises_only_when_every_node_reads_it() {
     let plan = v1::UpgradeRequest { to_format: 2, dry_run: true };
     until("the third node is heard", async || nodes.stores[0].cluster.upgrade(plan).await.is_ok())
         .await;
-    let raised = nodes.stores[0].cluster.upgrade(upgrade).await.unwrap().into_inner();
+    let raised = retried(async || nodes.stores[0].cluster.upgrade(upgrade).await).await;
+    let raised = raised.into_inner();
     assert_eq!((raised.format_before, raised.format_active, raised.nodes.len()), (1, 2, 3));
     for store in &mut nodes.stores {
         until("every node knows", async || {
