@@ -117,6 +117,7 @@ impl<F: Fn() -> Vec<Arc<Group>>> Checkpointer<F> {
 
     fn look(&mut self) -> Option<(Arc<Group>, Choice, u64)> {
         let groups = (self.groups)();
+        groups.iter().for_each(|group| group.drop_unsent());
         let log = groups.first()?.log().clone();
         let stats = log.stats();
         let oldest = stats.oldest.map_or_else(Vec::new, |oldest| oldest.groups);

@@ -273,6 +273,14 @@ pub enum MembershipError {
         /// Whose replica.
         node: NodeId,
     },
+    /// Those who would vote could not decide anything.
+    #[error("nodes {silent:?} do not answer: without them nodes {voters:?} would have no majority")]
+    Silent {
+        /// Who does not answer.
+        silent: Vec<NodeId>,
+        /// Who would have voted.
+        voters: Vec<NodeId>,
+    },
     /// It cannot be made.
     #[error("the change is not possible: {reason}")]
     Refused {

@@ -34,13 +34,13 @@ use crate::freshness::Freshness;
 use crate::limits::OVERLOADED_RETRY_MAX;
 use crate::log_store::LogStore;
 use crate::log_time::LogTime;
-use crate::network::{NetworkFactory, Transport};
+use crate::network::{NetworkFactory, Transport, Unsent};
 use crate::newcomer::Newcomer;
 use crate::proposer::{Bounds, Outcome, Proposed, Proposer, Sink, UnderWay};
 use crate::settings;
 use crate::snapshot::SnapshotDir;
 use crate::state_machine::{Applied, News, StateMachine};
-use crate::status::{GroupStatus, Staleness, status};
+use crate::status::{GroupStatus, Role, Staleness, status};
 use crate::types::{EntryData, NodeId, Responder, TypeConfig};
 
 pub(crate) type GroupRaft = Raft<TypeConfig, StateMachine>;
@@ -74,6 +74,7 @@ pub struct Group {
     freshness: Freshness,
     pub(crate) newcomer: Newcomer,
     pub(crate) transport: Arc<dyn Transport>,
+    unsent: Unsent,
     /// Held while members change: there is one change at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     lease: Arc<Barrier>,
@@ -103,11 +104,12 @@ impl Group {
         let inherited = log.group_state(id).last;
         let news = Arc::new(News::new(log_time.clone(), shard.applied(), inherited));
         let machine = StateMachine::new(shard.clone(), news.clone(), snapshots);
+        let unsent = Unsent::default();
         let network = NetworkFactory {
             transport: transport.clone(),
             node_id,
             group: id,
-            unsent: Arc::default(),
+            unsent: unsent.clone(),
         };
         let config = settings::raft_config(format!("group-{id}"))
             .map_err(|error| GroupOpenError::Settings { reason: error.to_string() })?;
@@ -129,6 +131,7 @@ impl Group {
             freshness: Freshness::default(),
             newcomer,
             transport,
+            unsent,
             changing: tokio::sync::Mutex::default(),
             leaving: AtomicBool::new(false),
             lease: Barrier::lease(raft.clone()),
@@ -136,6 +139,20 @@ impl Group {
             raft,
             silent_until,
         }))
+    }
+
+    /// Deletes snapshots that nobody will ask for again: who was to get them is no member any more, or another
+    /// replica leads.
+    pub(crate) fn drop_unsent(&self) {
+        let mut unsent = self.unsent.lock();
+        if unsent.is_empty() {
+            return;
+        }
+        let status = self.status();
+        let is_led = status.role == Role::Leader;
+        unsent.retain(|node, _| {
+            is_led && (status.voters.contains(node) || status.learners.contains(node))
+        });
     }
 
     /// Which group: 0 is the meta group, shard `s` is `s + 1`.

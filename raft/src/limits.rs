@@ -25,6 +25,12 @@ pub const LEASE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Pause between two tries of such a proposal: a heartbeat's answer takes about as long.
 pub const LEASE_RETRY_PAUSE: Duration = Duration::from_millis(2);
 
+/// How long an entry may wait for its commit before its callers are told that its outcome is unknown: the quorum
+/// has gone, or its disks stand still. Less than callers wait for an answer.
+pub const COMMIT_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often, from then on until the entry has an end, those who came after it are refused.
+pub const STANDSTILL_PAUSE: Duration = Duration::from_millis(50);
+
 /// Bytes of entries in one append message to a follower.
 pub const APPEND_BYTES_MAX: usize = 2 << 20;
 /// Bytes of entries that are read from the log at once to be applied.

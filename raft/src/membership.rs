@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::future::join_all;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, RaftState};
@@ -83,17 +84,23 @@ impl Group {
 
     /// Makes these nodes, which must be learners or voters, the voters; those that voted and are not
     /// named leave the group. It is through when the new voters alone decide. A learner that is too new to
-    /// vote makes no voter: a group that counted on it could be left without a majority.
+    /// vote makes no voter, and voters of which no majority answers are not made: a group that counted on them
+    /// would stand still, with a change under way that nothing takes back.
     pub async fn change_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), MembershipError> {
         if voters.is_empty() {
             return Err(MembershipError::Refused { reason: "no voters are named".to_owned() });
         }
         let known = self.raft().with_raft_state(Members::of).await;
         let known = known.map_err(|_| MembershipError::Stopped)?;
-        for node in voters.difference(&known.voters).filter(|node| **node != self.node_id()) {
-            if self.is_too_new(*node).await {
-                return Err(MembershipError::TooNew { node: *node });
-            }
+        let others = voters.iter().copied().filter(|node| *node != self.node_id());
+        let asked = others.map(|node| async move { (!self.is_ready(node).await).then_some(node) });
+        let silent: Vec<NodeId> = join_all(asked).await.into_iter().flatten().collect();
+        if let Some(node) = silent.iter().copied().find(|node| !known.voters.contains(node)) {
+            return Err(MembershipError::TooNew { node });
+        }
+        if silent.len() * 2 >= voters.len() {
+            let voters = voters.iter().copied().collect();
+            return Err(MembershipError::Silent { silent, voters });
         }
         self.change(|members| {
             (members.is_joint || members.voters != *voters)
@@ -102,10 +109,10 @@ impl Group {
         .await
     }
 
-    /// Whether a node's replica would not vote yet, or does not answer.
-    async fn is_too_new(&self, node: NodeId) -> bool {
+    /// Whether a node's replica answers, and would vote.
+    pub(crate) async fn is_ready(&self, node: NodeId) -> bool {
         let asked = self.transport.call(node, self.id(), PeerRequest::IsNew, IS_NEW_WAIT_MAX);
-        !matches!(asked.await, Ok(PeerResponse::IsNew { is_new: false }))
+        matches!(asked.await, Ok(PeerResponse::IsNew { is_new: false }))
     }
 
     /// Ends a change of the voters that another leader left half done.

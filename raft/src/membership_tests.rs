@@ -86,7 +86,8 @@ async fn change(cluster: &Cluster, voters: Option<&BTreeSet<NodeId>>, learner: N
             Err(
                 MembershipError::InProgress
                 | MembershipError::NotLeader { .. }
-                | MembershipError::TooNew { .. },
+                | MembershipError::TooNew { .. }
+                | MembershipError::Silent { .. },
             ) => {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -278,6 +279,35 @@ async fn a_replica_that_is_too_new_to_vote_is_made_no_voter() {
     cluster.shutdown().await;
 }
 
+/// Taking a replica out that answers could leave those without a majority that do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn voters_of_which_no_majority_answers_are_not_made() {
+    let cluster = three_and_one().await;
+    let (group, cut) = loop {
+        let group = leader(&cluster, GROUP).await;
+        let cut = [1, 2, 3].into_iter().find(|node| *node != group.node_id()).unwrap();
+        cluster.cut(cut);
+        let refused = group.change_voters(&[group.node_id(), cut].into()).await;
+        match refused {
+            Err(MembershipError::Silent { silent, .. }) => {
+                assert_eq!(silent, [cut]);
+                break (group, cut);
+            }
+            Err(MembershipError::NotLeader { .. }) => cluster.heal(),
+            other => panic!("{other:?}"),
+        }
+    };
+    // Nothing of it is in the log: the other change is made.
+    let mut others = BTreeSet::from([1, 2, 3]);
+    others.remove(&cut);
+    assert_eq!(group.status().voters, [1, 2, 3]);
+    change(&cluster, Some(&others), 4).await;
+    let voters = leader(&cluster, GROUP).await.status().voters;
+    assert_eq!(voters, others.into_iter().collect::<Vec<_>>());
+    cluster.heal();
+    cluster.shutdown().await;
+}
+
 /// Changes that follow each other faster than they commit were a panic in openraft: they are refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_that_come_too_fast_are_refused_and_harm_nothing() {
@@ -304,6 +334,7 @@ async fn changes_that_come_too_fast_are_refused_and_harm_nothing() {
                         | MembershipError::NotLeader { .. }
                         | MembershipError::NoQuorum
                         | MembershipError::TooNew { .. }
+                        | MembershipError::Silent { .. }
                         | MembershipError::Refused { .. })
             ),
             "{outcome:?}"

@@ -176,10 +176,12 @@ pub(crate) struct NetworkFactory {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) node_id: NodeId,
     pub(crate) group: GroupId,
-    /// Files that did not get through to a peer. A lock, because each peer has a task of its own; held to take or to
-    /// put one.
-    pub(crate) unsent: Arc<Mutex<BTreeMap<NodeId, SnapshotFile>>>,
+    pub(crate) unsent: Unsent,
 }
+
+/// Files that did not get through to a peer. A lock, because each peer has a task of its own; held to take or to
+/// put one.
+pub(crate) type Unsent = Arc<Mutex<BTreeMap<NodeId, SnapshotFile>>>;
 
 /// One group's way to one peer.
 pub(crate) struct Network {

@@ -13,7 +13,8 @@
 //! Invariants:
 //! - The order of [`Proposer::propose`] calls is the order in the log.
 //! - One entry at a time is between hand-over and commit. The next one is handed over at the
-//!   commit, not at the answers, so that applying overlaps with the next write.
+//!   commit, not at the answers, so that applying overlaps with the next write. No caller waits for a commit
+//!   without bound: see `COMMIT_WAIT_MAX`.
 //! - A refusal because the leader is fresh (its lease is not confirmed yet) is tried again here
 //!   and nowhere else, with the same bytes.
 //! - A proposal that spans several entries ends at its first part that fails: a later part is
@@ -32,7 +33,7 @@ use parking_lot::Mutex;
 use switchboard_engine::command::ENTRY_HEAD_BYTES;
 use switchboard_engine::{Command, EntryBuilder, Reply};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::size::command_bytes;
 use self::waiting::{Filled, Waiting, answer, fill};
@@ -61,10 +62,12 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
+pub(crate) type Committed = Pin<Box<dyn Future<Output = Result<(), ()>> + Send>>;
+
 /// An entry on its way: first its commit, then its outcome. A refusal has no commit.
 pub(crate) struct UnderWay {
     /// Resolves at the commit; an error means that only the outcome says more.
-    pub(crate) committed: Pin<Box<dyn Future<Output = Result<(), ()>> + Send>>,
+    pub(crate) committed: Committed,
     /// Resolves with the outcome.
     pub(crate) outcome: Pin<Box<dyn Future<Output = Outcome> + Send>>,
 }
@@ -234,7 +237,11 @@ impl Proposer {
                 queue.bytes = queue.bytes.saturating_sub(gone.bytes);
             }
             match filled {
-                Some(filled) if settled => self.hand_over(&sink, filled).await,
+                Some(filled) if settled => {
+                    if let Err(committed) = self.hand_over(&sink, filled).await {
+                        self.stand_still(committed, &mut taken).await;
+                    }
+                }
                 Some(filled) => answer(filled.parts, Outcome::NotLeader(None)),
                 None => {}
             }
@@ -285,23 +292,50 @@ impl Proposer {
         true
     }
 
-    /// Hands one entry over, as often as a fresh leader refuses it, and returns at its commit.
-    async fn hand_over<S: Sink>(&self, sink: &S, filled: Filled) {
+    /// Hands one entry over, as often as a fresh leader refuses it, and returns at its commit. If that is long in
+    /// coming, its callers have been told that they cannot know, and the wait for it goes on elsewhere.
+    async fn hand_over<S: Sink>(&self, sink: &S, filled: Filled) -> Result<(), Committed> {
         let started = Instant::now();
         loop {
-            let UnderWay { committed, outcome } = sink.hand_over(filled.bytes.clone()).await;
-            if committed.await.is_ok() {
+            let UnderWay { mut committed, outcome } = sink.hand_over(filled.bytes.clone()).await;
+            let Ok(commit) = timeout(limits::COMMIT_WAIT_MAX, &mut committed).await else {
+                answer(filled.parts, Outcome::Unknown);
+                return Err(committed);
+            };
+            if commit.is_ok() {
                 self.count(&filled, started.elapsed());
                 // The answers are waited for elsewhere, so that the next entry can be filled.
                 tokio::spawn(async move { answer(filled.parts, outcome.await) });
-                return;
+                return Ok(());
             }
             match outcome.await {
                 Outcome::LeaseExpired if started.elapsed() < limits::LEASE_WAIT_MAX => {
                     self.counters.lease_retries.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(limits::LEASE_RETRY_PAUSE).await;
                 }
-                refused => return answer(filled.parts, refused),
+                refused => {
+                    answer(filled.parts, refused);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Refuses what waits until the entry before it has an end: nothing of it has been handed over, and a caller
+    /// with other shards to think of must not wait for a quorum that may never come back.
+    async fn stand_still(&self, mut committed: Committed, taken: &mut VecDeque<Waiting>) {
+        loop {
+            let closed = {
+                let mut queue = self.queue.lock();
+                taken.append(&mut queue.waiting);
+                (queue.items, queue.bytes) = (0, 0);
+                queue.closed
+            };
+            for waiting in taken.drain(..) {
+                waiting.fail(ProposeError::NotLeader { leader: None });
+            }
+            if closed || timeout(limits::STANDSTILL_PAUSE, &mut committed).await.is_ok() {
+                return;
             }
         }
     }

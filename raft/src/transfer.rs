@@ -35,6 +35,10 @@ impl Group {
         if !status.voters.contains(&to) {
             return Err(TransferError::NotVoter { node: to, voters: status.voters });
         }
+        // Until the next election openraft takes nothing more once it has been told to whom.
+        if !self.is_ready(to).await {
+            return Err(TransferError::Refused { node: to });
+        }
         let stopped = |_| TransferError::Stopped;
         self.raft().trigger().transfer_leader(to).await.map_err(stopped)?;
         let deadline = Instant::now() + TRANSFER_WAIT_MAX;

@@ -300,3 +300,33 @@ async fn a_group_that_was_off_for_a_night_stamps_nothing_before_the_time_is_know
     waiting.await.expect("applied");
     assert_eq!(*sink.stamps.lock(), [MORNING]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_quorum_that_is_gone() {
+    let (proposer, sink) = (proposer(BOUNDS), TestSink::new(0));
+    tokio::spawn(proposer.clone().run(sink.clone()));
+    let under_way = proposer.propose(vec![command(1)]).unwrap();
+    // Until it is handed over, so that the next one is behind it.
+    while sink.entry_sizes().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let behind = proposer.propose(vec![command(2)]).unwrap();
+    assert_eq!(under_way.await, Err(ProposeError::OutcomeUnknown));
+    assert_eq!(behind.await, Err(ProposeError::NotLeader { leader: None }));
+    let later = proposer.propose(vec![command(3)]).unwrap();
+    assert_eq!(later.await, Err(ProposeError::NotLeader { leader: None }));
+    assert_eq!((proposer.stats().waiting_items, proposer.stats().waiting_bytes), (0, 0));
+    // The quorum is back: the entry commits, and whoever comes from then on is served.
+    sink.commits.add_permits(10);
+    let served = async {
+        loop {
+            match proposer.propose(vec![command(4)]).unwrap().await {
+                Ok(replies) => return replies,
+                Err(error) => assert_eq!(error, ProposeError::NotLeader { leader: None }),
+            }
+        }
+    };
+    assert_eq!(floors(&served.await), [4]);
+    assert_eq!(sink.entries.lock().concat(), [1, 4]);
+    proposer.close();
+}

@@ -119,16 +119,22 @@ impl Service {
     }
 
     /// Which other node leads a shard whose replica here, if any, is this one. Of a shard that is not here
-    /// any node that has it is better than none.
+    /// any node that has it, and can be asked, is better than none.
     pub(crate) fn leader_elsewhere(&self, shard: u32, group: Option<&Group>) -> Option<NodeId> {
         match group {
             Some(group) if self.peers.is_alone() || !self.leaders.is_unsettled(shard) => {
                 self.elsewhere(group)
             }
             Some(group) => self.leader_by_all(shard, group),
-            None => self.leaders.get(shard).or_else(|| self.replicas_of(shard).first().copied()),
+            None => self.leaders.get(shard).or_else(|| self.any_replica(shard)),
         }
         .filter(|leader| *leader != self.node.node_id())
+    }
+
+    fn any_replica(&self, shard: u32) -> Option<NodeId> {
+        let replicas = self.replicas_of(shard);
+        let connected = replicas.iter().find(|node| self.peers.is_connected(**node));
+        connected.or(replicas.first()).copied()
     }
 
     /// Who leads a shard whose replica here may not have heard of it.

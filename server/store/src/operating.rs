@@ -1,6 +1,6 @@
 //! What operators ask of a whole cluster: this node gathers what every member says of itself.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures::future::join_all;
 use switchboard_api::v1::{
@@ -56,6 +56,14 @@ impl Service {
     /// The same for who cannot wait for a node that hangs.
     pub(crate) async fn status_soon(&self, node: NodeId) -> Option<v1::StatusResponse> {
         tokio::time::timeout(limits::STATUS_WAIT_MAX, self.status_of(node)).await.ok().flatten()
+    }
+
+    /// Those of these nodes that do not answer.
+    pub(crate) async fn silent(&self, nodes: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeId> {
+        let asked = nodes
+            .into_iter()
+            .map(|node| async move { self.status_soon(node).await.is_none().then_some(node) });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Every shard with what its replicas say.

@@ -128,6 +128,11 @@ impl Peers {
         self.state.read().links.is_empty()
     }
 
+    /// Whether a node can be asked something right now.
+    pub(crate) fn is_connected(&self, node: NodeId) -> bool {
+        self.links(node).is_some_and(|links| links.forwarded.is_open())
+    }
+
     /// Writes the book down, then connects to everybody in it; one that is older than what is known changes
     /// nothing.
     pub(crate) async fn join(&self, book: Book, disk_id: [u8; 16]) -> Result<(), BookError> {

@@ -61,6 +61,8 @@ impl Service {
         request: v1::UpgradeRequest,
     ) -> Result<v1::UpgradeResponse, Status> {
         let v1::UpgradeRequest { to_format, dry_run } = request;
+        // A node that was away may not know yet who was added meanwhile.
+        self.catch_up(self.node.meta()).await?;
         let asked = self.list_nodes().await.nodes.into_iter();
         let (infos, said): (Vec<_>, Vec<Said>) = asked
             .map(|listed| {

@@ -90,6 +90,11 @@ impl Link {
         &self.target
     }
 
+    /// Whether it takes calls.
+    pub(super) fn is_open(&self) -> bool {
+        self.shared.state.lock().queue.is_some()
+    }
+
     /// Hands a call over, now; none when it was not taken. The answer is none when the link broke.
     pub(super) fn call(
         &self,

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use futures::future::join_all;
 use switchboard_api::v1::{self, change_placement_request::Change};
 use switchboard_engine::{
     BeginMoves, Command, EndMove, MoveEnd, NodeRole, NodeState, ReadmitNode, ReplicaMove, Reply,
@@ -245,10 +244,7 @@ impl Service {
         };
         let after: Vec<_> = moves.iter().map(|one| (one, after(one))).collect();
         let nodes: BTreeSet<NodeId> = after.iter().flat_map(|(_, nodes)| nodes).copied().collect();
-        let asked = nodes
-            .into_iter()
-            .map(|node| async move { self.status_soon(node).await.is_none().then_some(node) });
-        let silent: BTreeSet<NodeId> = join_all(asked).await.into_iter().flatten().collect();
+        let silent = self.silent(nodes).await;
         for (ReplicaMove { shard, from, .. }, nodes) in after {
             let down: Vec<_> = nodes.iter().filter(|node| silent.contains(node)).collect();
             if nodes.len() - down.len() <= nodes.len() / 2 {

@@ -26,7 +26,7 @@ impl Service {
         let group = group.filter(|group| group.is_leader());
         let group = group.ok_or_else(|| errors::no_leader(request.shard))?;
         let step = if request.abort {
-            undo(&group, request.to_node_id).await
+            self.undo(&group, request.to_node_id).await
         } else {
             self.step(&group, &request).await
         };
@@ -109,18 +109,7 @@ impl Service {
             return Ok(at(next));
         }
         if from == self.node.node_id() {
-            // The shard waits until its next leader has every entry, so who lacks more than is under way does not
-            // become it.
-            let lacks = |node: &NodeId| match group.catch_up(*node) {
-                Some(progress) if progress.matched.is_some() => progress.behind(),
-                _ => u64::MAX,
-            };
-            let is_ready = voters.contains(&to) && lacks(&to) <= HAND_OVER_ENTRIES_MAX;
-            let first = || voters.iter().copied().min_by_key(|node| (lacks(node), *node));
-            let Some(heir) = is_ready.then_some(to).or_else(first) else {
-                return Err("no other replica is left".to_owned());
-            };
-            group.transfer_leader(heir).await.map_err(|error| error.to_string())?;
+            hand_over(group, to, &voters).await?;
             return Ok(at(MoveStep::MoveRemoving));
         }
         let is_current = |node: &NodeId| {
@@ -136,17 +125,41 @@ impl Service {
         group.change_voters(&voters).await.map_err(|error| error.to_string())?;
         Ok(at(MoveStep::MoveRemoving))
     }
+
+    /// Lets the new replica go. It has no vote yet, unless its disk was lost and found again before it was taken out.
+    async fn undo(&self, group: &Group, to: NodeId) -> Step {
+        let mut voters: BTreeSet<NodeId> = group.status().voters.into_iter().collect();
+        let undone = match to {
+            0 => Ok(()),
+            _ if !voters.remove(&to) => group.remove_learner(to).await,
+            _ if to == self.node.node_id() => {
+                hand_over(group, 0, &voters).await?;
+                return Ok(at(MoveStep::MoveCatchingUp));
+            }
+            _ => group.change_voters(&voters).await,
+        };
+        undone.map_err(|error| error.to_string())?;
+        Ok(v1::AdvanceMoveResponse { done: true, ..at(MoveStep::MoveCatchingUp) })
+    }
 }
 
-/// Lets the new replica go, as long as it has no vote.
-async fn undo(group: &Group, to: NodeId) -> Step {
-    if to != 0 && group.status().voters.contains(&to) {
-        return Err(format!("node {to} votes already"));
-    }
-    if to != 0 {
-        group.remove_learner(to).await.map_err(|error| error.to_string())?;
-    }
-    Ok(v1::AdvanceMoveResponse { done: true, ..at(MoveStep::MoveCatchingUp) })
+/// Hands the leadership of a shard to one of these: to the replica that is preferred if it has nearly everything,
+/// else to the one that lacks least.
+async fn hand_over(
+    group: &Group,
+    preferred: NodeId,
+    voters: &BTreeSet<NodeId>,
+) -> Result<(), String> {
+    // The shard waits until its next leader has every entry, so who lacks more than is under way does not become it.
+    let lacks = |node: &NodeId| match group.catch_up(*node) {
+        Some(progress) if progress.matched.is_some() => progress.behind(),
+        _ => u64::MAX,
+    };
+    let is_near = voters.contains(&preferred) && lacks(&preferred) <= HAND_OVER_ENTRIES_MAX;
+    let first = || voters.iter().copied().min_by_key(|node| (lacks(node), *node));
+    let heir = is_near.then_some(preferred).or_else(first);
+    let heir = heir.ok_or_else(|| "no other replica is left".to_owned())?;
+    group.transfer_leader(heir).await.map_err(|error| error.to_string())
 }
 
 fn at(step: MoveStep) -> v1::AdvanceMoveResponse {

@@ -36,13 +36,19 @@ impl Service {
         } else if let Some(gone) = status.learners.iter().find(|node| !is_node(node)) {
             meta.remove_learner(*gone).await
         } else {
-            let candidates = if staying.is_empty() { &drained } else { &staying };
-            let wanted = wanted(&voters, candidates);
+            let mut candidates = if staying.is_empty() { drained } else { staying };
+            if wanted(&voters, &candidates) == voters {
+                return;
+            }
+            // Where fewer are to vote, those who answer do.
+            let silent = self.silent(candidates.clone()).await;
+            candidates.sort_by_key(|node| silent.contains(node));
+            let wanted = wanted(&voters, &candidates);
             let ready = |node: &NodeId| {
                 voters.contains(node)
                     || meta.catch_up(*node).is_some_and(|far| far.is_near(CATCH_UP_ENTRIES_MAX))
             };
-            if wanted.is_empty() || wanted == voters || !wanted.iter().all(ready) {
+            if wanted.is_empty() || !wanted.iter().all(ready) {
                 return;
             }
             if !wanted.contains(&self.node.node_id()) {
@@ -59,10 +65,13 @@ impl Service {
     async fn hand_meta_over(&self, wanted: &BTreeSet<NodeId>) {
         let meta = self.node.meta();
         let voters = meta.status().voters;
-        if let Some(heir) = wanted.iter().find(|node| voters.contains(node))
-            && let Err(error) = meta.transfer_leader(*heir).await
-        {
-            tracing::info!(heir, %error, "the meta group was not handed over yet");
+        for heir in wanted.iter().filter(|node| voters.contains(node)) {
+            match meta.transfer_leader(*heir).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::info!(heir, %error, "the meta group was not handed over yet")
+                }
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::{Condvar, Mutex};
 use switchboard_api::v1::{self, ItemStatus};
 use switchboard_engine::fs::{FileHandle, FileLock, Files, OpenMode, RealFiles, sim::SimFiles};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::harness::{assert_error, assert_status, config, device, message, start_on};
 
@@ -90,6 +90,15 @@ impl FileHandle for GatedFile {
     }
 }
 
+/// Whether nothing of it has happened; else the wait for the disk was so long that nobody can say.
+fn is_overloaded(error: &Status) -> bool {
+    if error.code() == Code::Unavailable {
+        return false;
+    }
+    assert_error(error, Code::ResourceExhausted, "OVERLOADED", true);
+    true
+}
+
 /// While nothing can be synced, nothing is answered OK; what finds no room is refused with a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_what_may_wait_callers_are_told_when_to_come_back() {
@@ -110,12 +119,15 @@ async fn beyond_what_may_wait_callers_are_told_when_to_come_back() {
         })
         .collect();
     // One batch is under way and one waits, at most; the others are refused at once.
-    let mut refused = Vec::new();
-    while refused.len() < BATCHES as usize - 2 {
+    let (mut refused, mut unknown) = (Vec::new(), 0);
+    while refused.len() + unknown < BATCHES as usize - 2 {
         let (n, answer) = calls.next().await.unwrap();
         let error = answer.expect_err("nothing is durable while the gate is shut");
-        assert_error(&error, Code::ResourceExhausted, "OVERLOADED", true);
-        refused.push(n);
+        if is_overloaded(&error) {
+            refused.push(n);
+        } else {
+            unknown += 1;
+        }
     }
     // On a stream each item says so (or finds room after all), and the stream goes on.
     let request = v1::EnqueueStreamRequest { id: 9, request: Some(batch(BATCHES)) };
@@ -132,15 +144,17 @@ async fn beyond_what_may_wait_callers_are_told_when_to_come_back() {
                 .iter()
                 .for_each(|result| assert_status(result.status, ItemStatus::Ok)),
             Err(error) => {
-                assert_error(&error, Code::ResourceExhausted, "OVERLOADED", true);
-                refused.push(n);
+                if is_overloaded(&error) {
+                    refused.push(n);
+                }
             }
         }
     }
     let answer = answers.message().await.unwrap().unwrap().response.unwrap();
     let statuses: Vec<_> = answer.results.iter().map(|result| result.status()).collect();
     assert_eq!(statuses.len(), 1_024);
-    assert!(statuses.iter().all(|s| *s == ItemStatus::Overloaded || *s == ItemStatus::Ok));
+    let expected = [ItemStatus::Overloaded, ItemStatus::Unavailable, ItemStatus::Ok];
+    assert!(statuses.iter().all(|status| expected.contains(status)), "{statuses:?}");
     // Whoever comes back is served; nothing that was refused had been stored.
     for n in refused {
         let response = store.mailboxes.enqueue(batch(n)).await.unwrap().into_inner();
