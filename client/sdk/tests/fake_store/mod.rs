@@ -123,6 +123,13 @@ impl Shared {
     }
 }
 
+/// A node that takes connections and never says anything, and its address.
+pub(crate) fn silent_node() -> (std::net::TcpListener, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
 /// A store with its address, running or killed.
 pub(crate) struct FakeStore {
     pub(crate) shared: Arc<Shared>,
