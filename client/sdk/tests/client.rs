@@ -190,6 +190,23 @@ async fn what_a_silent_node_was_asked_once_may_have_happened() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_renewed_over_another_node_when_one_is_silent() {
+    let (store, (_silent, address)) = (FakeStore::with_lease(12_000).await, silent_node());
+    // The first process that registers renews at the second node.
+    let addresses = [store.addresses(), vec![address]].concat();
+    let client = Client::connect(&addresses, ClientOptions::default()).unwrap();
+    let registration =
+        Registration::start(client, "g", "127.0.0.1:1", Kind::Gateway, Load::default).unwrap();
+    let mut lease = registration.lease();
+    let first = *lease.wait_for(switchboard_sdk::Lease::is_held).await.unwrap();
+    let renewed_or_lost =
+        |l: &switchboard_sdk::Lease| !l.is_held() || l.reconnect_budget_per_s == 77;
+    let then = *lease.wait_for(renewed_or_lost).await.unwrap();
+    assert!(then.is_held(), "fenced");
+    assert_eq!(then.incarnation, first.incarnation);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registration_is_kept_up_renewed_and_begun_anew() {
     let mut store = FakeStore::with_lease(3_000).await;
     let client = connect(&store);
