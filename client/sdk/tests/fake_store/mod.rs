@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -93,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) mute: watch::Sender<bool>,
     pub(crate) lease_ms: u64,
     pub(crate) address: SocketAddr,
+    /// Where another node is that leads the odd shards, as the shard map says.
+    pub(crate) other: OnceLock<String>,
     /// Itself, for streams that outlive a call.
     pub(crate) this: Weak<Self>,
 }
@@ -153,6 +155,7 @@ impl FakeStore {
                 mute: watch::Sender::new(false),
                 lease_ms,
                 address,
+                other: OnceLock::new(),
                 this: this.clone(),
             }),
             runtime: None,
