@@ -280,6 +280,12 @@ impl Client {
         Ok(())
     }
 
+    /// Deals items out by the node that takes them now, for callers that want each node's answers
+    /// without waiting for another's. The items of one user stay together and in order.
+    pub fn by_node<T>(&self, items: Vec<T>, user: impl Fn(&T) -> &[u8]) -> Vec<Vec<T>> {
+        split(&self.core.routes(), items, 0, user).into_iter().map(|part| part.items).collect()
+    }
+
     /// The live sessions and registered devices of users. See `SessionService.Locate`. Users whose
     /// node gave no answer have the status `UNAVAILABLE` or `OVERLOADED`.
     ///

@@ -1,12 +1,12 @@
 //! What all clones of a client share, and the task that keeps the shard map.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use switchboard_api::v1::{ShardMapResponse, WatchShardMapRequest};
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use crate::{
     ClientOptions, Error, error,
+    limits::{ATTEMPT_MIN, ATTEMPTS_PER_DEADLINE},
     node::Node,
     retry::{Backoff, Budget},
     route::Routes,
@@ -35,7 +36,10 @@ pub(crate) struct Core {
 /// Whether a call that may already have happened may be made again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeat {
+    /// Yes, and on another node as soon as one is slow.
     Harmless,
+    /// Yes, but it may take long by itself: only once it has failed.
+    AfterFailure,
     Harmful,
 }
 
@@ -83,8 +87,19 @@ impl Core {
         Backoff::new(self.options.backoff_base, self.options.backoff_max)
     }
 
+    /// How long a node may take to answer before another is asked, if there is one.
+    pub(crate) fn patience(&self) -> Duration {
+        let deadline = self.options.deadline;
+        if self.routes().is_single() {
+            return deadline;
+        }
+        (deadline / ATTEMPTS_PER_DEADLINE).max(ATTEMPT_MIN)
+    }
+
     /// Makes a call until it succeeds, is refused for good, or neither deadline nor budget allow
-    /// another attempt. `call` gets the number of the attempt, to turn to another node.
+    /// another attempt. `call` gets the number of the attempt, to turn to another node. That happens
+    /// to a harmless call when a node is slow, too; each next one is given more time, in case it is
+    /// the store that is slow.
     pub(crate) async fn retrying<R, F>(
         &self,
         repeat: Repeat,
@@ -95,10 +110,24 @@ impl Core {
     {
         let deadline = Instant::now() + self.options.deadline;
         let mut backoff = self.backoff();
+        let mut patience = self.patience();
         for attempt in 0.. {
             let (node, answer) = call(attempt);
-            let left = deadline.saturating_duration_since(Instant::now());
-            let status = match timeout(left, answer).await {
+            let mut answer = pin!(answer);
+            let until = deadline.min(Instant::now() + patience);
+            let mut answered = timeout_at(until, answer.as_mut()).await;
+            if answered.is_err() && until < deadline {
+                if repeat != Repeat::AfterFailure {
+                    node.health.silent();
+                }
+                if repeat == Repeat::Harmless && self.budget.spend() {
+                    debug!(node = node.health.address(), attempt, "no answer for long");
+                    patience *= 2;
+                    continue;
+                }
+                answered = timeout_at(deadline, answer).await;
+            }
+            let status = match answered {
                 Ok(Ok(answer)) => {
                     node.health.up();
                     self.budget.earn();
@@ -151,12 +180,12 @@ impl Core {
     /// Until the stream ends or somebody asks for a fresh map; whether any map came.
     async fn watch_map(&self, node: &Node) -> Result<bool, Status> {
         let mut cluster = node.cluster();
-        let opened =
-            timeout(self.options.stall_timeout, cluster.watch_shard_map(WatchShardMapRequest {}));
-        let mut stream = opened
-            .await
-            .map_err(|_| Status::deadline_exceeded("the node does not answer"))??
-            .into_inner();
+        let opening = cluster.watch_shard_map(WatchShardMapRequest {});
+        let Ok(opened) = timeout(self.options.connect_timeout, opening).await else {
+            node.health.down();
+            return Err(Status::deadline_exceeded("the node does not answer"));
+        };
+        let mut stream = opened?.into_inner();
         let mut seen = false;
         loop {
             tokio::select! {
@@ -228,7 +257,7 @@ fn deadline_passed(repeat: Repeat) -> Error {
 /// A call that may be repeated without harm has no unknown outcome to worry about.
 fn given_up(error: Error, repeat: Repeat) -> Error {
     match error {
-        Error::OutcomeUnknown { message } if repeat == Repeat::Harmless => {
+        Error::OutcomeUnknown { message } if repeat != Repeat::Harmful => {
             Error::Retryable { retry_after: error::RETRY_AFTER_DEFAULT, message }
         }
         other => other,

@@ -47,6 +47,12 @@ impl Health {
         self.refresh.notify_one();
     }
 
+    /// The node does not answer: it is avoided, and others may lead by now.
+    pub(crate) fn silent(&self) {
+        self.down();
+        self.changed();
+    }
+
     fn now_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
     }

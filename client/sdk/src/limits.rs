@@ -20,6 +20,10 @@ pub(crate) const ITEM_OVERHEAD_BYTES: usize = 96;
 
 /// Store addresses to start from.
 pub(crate) const SEEDS_MAX: usize = 64;
+/// The share of a call's deadline after which a node that has not answered is given up.
+pub(crate) const ATTEMPTS_PER_DEADLINE: u32 = 5;
+/// However short the deadline is: a node that takes less is not taken for silent.
+pub(crate) const ATTEMPT_MIN: Duration = Duration::from_secs(1);
 /// Retries in a row that the budget pays for when it is full.
 pub(crate) const RETRY_TOKENS_MAX: u32 = 100;
 /// Successful calls that earn one retry.

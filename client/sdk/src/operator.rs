@@ -13,7 +13,7 @@ impl Client {
         &self,
         request: v1::InitClusterRequest,
     ) -> Result<v1::InitClusterResponse, Error> {
-        self.ask(Repeat::Harmless, move |node| {
+        self.ask(Repeat::AfterFailure, move |node| {
             let request = request.clone();
             async move { Ok(node.cluster().init_cluster(request).await?.into_inner()) }
         })
@@ -22,7 +22,7 @@ impl Client {
 
     /// Every node's own account of itself.
     pub async fn list_nodes(&self) -> Result<Vec<v1::list_nodes_response::Node>, Error> {
-        self.ask(Repeat::Harmless, |node| async move {
+        self.ask(Repeat::AfterFailure, |node| async move {
             let request = v1::ListNodesRequest {};
             Ok(node.cluster().list_nodes(request).await?.into_inner().nodes)
         })
@@ -31,7 +31,7 @@ impl Client {
 
     /// Every shard's replicas.
     pub async fn list_shards(&self) -> Result<Vec<v1::list_shards_response::Shard>, Error> {
-        self.ask(Repeat::Harmless, |node| async move {
+        self.ask(Repeat::AfterFailure, |node| async move {
             let request = v1::ListShardsRequest {};
             Ok(node.cluster().list_shards(request).await?.into_inner().shards)
         })
@@ -41,7 +41,7 @@ impl Client {
     /// Hands a shard's leadership to another replica and waits until that leads.
     pub async fn transfer_leader(&self, shard: u32, to_node_id: u64) -> Result<(), Error> {
         let request = v1::TransferLeaderRequest { shard, to_node_id };
-        self.ask(Repeat::Harmless, move |node| async move {
+        self.ask(Repeat::AfterFailure, move |node| async move {
             node.cluster().transfer_leader(request).await.map(drop)
         })
         .await
@@ -49,7 +49,7 @@ impl Client {
 
     /// Raises the format that the cluster is written in; see `ClusterService.Upgrade`.
     pub async fn upgrade(&self, request: v1::UpgradeRequest) -> Result<v1::UpgradeResponse, Error> {
-        self.ask(Repeat::Harmless, move |node| async move {
+        self.ask(Repeat::AfterFailure, move |node| async move {
             Ok(node.cluster().upgrade(request).await?.into_inner())
         })
         .await
@@ -60,7 +60,7 @@ impl Client {
         &self,
         shards: Vec<u32>,
     ) -> Result<Vec<v1::compare_replicas_response::Shard>, Error> {
-        self.ask(Repeat::Harmless, move |node| {
+        self.ask(Repeat::AfterFailure, move |node| {
             let request = v1::CompareReplicasRequest { shards: shards.clone() };
             async move { Ok(node.cluster().compare_replicas(request).await?.into_inner().shards) }
         })
@@ -75,7 +75,7 @@ impl Client {
         lost_disk: bool,
     ) -> Result<u64, Error> {
         let request = v1::AddNodeRequest { node: Some(node), zone: zone.to_owned(), lost_disk };
-        self.ask(Repeat::Harmless, move |node| {
+        self.ask(Repeat::AfterFailure, move |node| {
             let request = request.clone();
             async move {
                 Ok(node.cluster().add_node(request).await?.into_inner().placement_version)
@@ -96,7 +96,7 @@ impl Client {
     /// Lets a node's replicas go elsewhere, or takes that back; the placement version after it.
     pub async fn drain_node(&self, node_id: u64, undo: bool) -> Result<u64, Error> {
         let request = v1::DrainNodeRequest { node_id, undo };
-        self.ask(Repeat::Harmless, move |node| async move {
+        self.ask(Repeat::AfterFailure, move |node| async move {
             Ok(node.cluster().drain_node(request).await?.into_inner().placement_version)
         })
         .await
@@ -104,7 +104,7 @@ impl Client {
 
     /// The moves that would balance the cluster, and the placement that they are for.
     pub async fn plan_rebalance(&self) -> Result<v1::PlanRebalanceResponse, Error> {
-        self.ask(Repeat::Harmless, |node| async move {
+        self.ask(Repeat::AfterFailure, |node| async move {
             let request = v1::PlanRebalanceRequest {};
             Ok(node.cluster().plan_rebalance(request).await?.into_inner())
         })
@@ -133,7 +133,7 @@ impl Client {
 
     /// The moves that have begun and not ended.
     pub async fn list_moves(&self) -> Result<Vec<v1::MoveInfo>, Error> {
-        self.ask(Repeat::Harmless, |node| async move {
+        self.ask(Repeat::AfterFailure, |node| async move {
             let request = v1::ListMovesRequest {};
             Ok(node.cluster().list_moves(request).await?.into_inner().moves)
         })

@@ -6,9 +6,11 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// For one call with all its retries. Default 10 s.
+    /// For one call with all its retries. Default 10 s. A node that does not answer within a fifth of
+    /// it, at least a second, is given up for another, if there is one, unless the call must not be
+    /// repeated or may take long.
     pub deadline: Duration,
-    /// For making a connection. Default 2 s.
+    /// For making a connection, and for an answer to the watch of the shard map. Default 2 s.
     pub connect_timeout: Duration,
     /// A stream that owes an answer for so long is given up. Default 10 s.
     pub stall_timeout: Duration,

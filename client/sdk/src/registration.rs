@@ -9,6 +9,9 @@
 //!    └───────── the incarnation has ended, or was fenced: a new one is needed ────────────┘
 //! ```
 //!
+//! A node that owes an answer for as long as lies between two renewals is given up for another, if
+//! there is one, so that a node that falls silent fences nobody.
+//!
 //! Invariant: `fence_at` is earlier than the end of the lease at the store, whatever the delays,
 //! because it is counted from before the renewing request was sent. A fenced incarnation is never
 //! taken up again: its sessions may stand for connections that were closed.
@@ -218,9 +221,8 @@ impl Keeper {
             attempt += 1;
             let sent = Instant::now();
             let mut gateways = node.gateways();
-            let answer =
-                timeout(self.core.options.deadline, gateways.register(self.request.clone())).await;
-            match answer {
+            let registering = gateways.register(self.request.clone());
+            match timeout(self.core.patience(), registering).await {
                 Ok(Ok(response)) => {
                     let registered = response.into_inner();
                     let lease_ms =
@@ -242,16 +244,20 @@ impl Keeper {
                 Ok(Err(status)) => {
                     debug!(node = node.health.address(), %status, "could not register");
                 }
-                Err(_) => debug!(node = node.health.address(), "no answer to Register"),
+                Err(_) => {
+                    node.health.silent();
+                    debug!(node = node.health.address(), "no answer to Register");
+                }
             }
             sleep(backoff.next()).await;
         }
     }
 
-    /// Renews until the incarnation has ended or must be fenced.
+    /// Renews until the incarnation has ended or must be fenced. Processes begin at different nodes,
+    /// by their ids.
     async fn renew(&self, registered: &RegisterResponse, mut clock: LeaseClock) {
         let mut backoff = self.core.backoff();
-        for attempt in 0.. {
+        for attempt in registered.gateway_id as usize.. {
             let node = self.core.routes().any(attempt).clone();
             let renewals = self.renew_over(&node, registered, &mut clock, &mut backoff);
             match renewals.await {
@@ -259,7 +265,6 @@ impl Keeper {
                     info!(incarnation = registered.incarnation, "the incarnation has ended");
                     return;
                 }
-                Ok(End::Fenced) => break,
                 Ok(End::Closed) => {}
                 Err(status) => {
                     debug!(node = node.health.address(), %status, "the lease's stream broke");
@@ -275,6 +280,8 @@ impl Keeper {
         warn!(incarnation = registered.incarnation, "the lease was not renewed in time; fenced");
     }
 
+    /// Renews over one node until the stream ends or the node owes an answer for too long: another
+    /// may still renew before the fence.
     async fn renew_over(
         &self,
         node: &crate::node::Node,
@@ -291,7 +298,7 @@ impl Keeper {
         let opening = gateways.keep_alive(ReceiverStream::new(outbound));
         let mut inbound: Streaming<KeepAliveResponse> = tokio::select! {
             opened = opening => opened?.into_inner(),
-            () = sleep_until(clock.fence_at()) => return Ok(End::Fenced),
+            () = sleep_until(self.give_up_at(clock)) => return Err(silent(node)),
         };
         loop {
             tokio::select! {
@@ -308,10 +315,15 @@ impl Keeper {
                         });
                     }
                 },
-                () = sleep_until(clock.fence_at()) => return Ok(End::Fenced),
+                () = sleep_until(self.give_up_at(clock)) => return Err(silent(node)),
                 _ = ticks.tick() => self.send(&requests, registered, clock),
             }
         }
+    }
+
+    /// Until when to wait for answers.
+    fn give_up_at(&self, clock: &LeaseClock) -> Instant {
+        if self.core.routes().is_single() { clock.fence_at() } else { clock.give_up_at() }
     }
 
     /// When the node takes no more requests, the renewal is left out: the lease tells.
@@ -337,6 +349,10 @@ impl Keeper {
 
 enum End {
     Ended,
-    Fenced,
     Closed,
+}
+
+fn silent(node: &crate::node::Node) -> Status {
+    node.health.silent();
+    Status::deadline_exceeded("the node does not answer")
 }

@@ -62,8 +62,12 @@ impl Routes {
     /// The node for a user: the leader of its shard, or while that is avoided any other.
     /// `attempt` turns to further nodes at each retry.
     pub(crate) fn for_user(&self, user: &[u8], attempt: usize) -> &Arc<Node> {
+        self.from(self.leader(user), attempt)
+    }
+
+    fn leader(&self, user: &[u8]) -> usize {
         let shard = shard_of(user, self.leaders.len() as u32) as usize;
-        self.from(self.leaders.get(shard).copied().unwrap_or(0), attempt)
+        self.leaders.get(shard).copied().unwrap_or(0)
     }
 
     /// A node for what concerns no user.
@@ -87,7 +91,8 @@ pub(crate) struct Part<T> {
     pub(crate) places: Vec<usize>,
 }
 
-/// Deals the items of a call out to nodes; the order within each part is that of the call.
+/// Deals the items of a call out to nodes; the order within each part is that of the call, and the
+/// items of one user are in one part.
 pub(crate) fn split<T>(
     routes: &Routes,
     items: Vec<T>,
@@ -99,8 +104,11 @@ pub(crate) fn split<T>(
         let places = (0..items.len()).collect();
         return vec![Part { node: routes.any(attempt).clone(), items, places }];
     }
+    // Looked up once: a node may come to be avoided meanwhile.
+    let takers: Vec<_> =
+        (0..routes.nodes.len()).map(|leader| routes.from(leader, attempt)).collect();
     for (place, item) in items.into_iter().enumerate() {
-        let node = routes.for_user(user(&item), attempt);
+        let node = takers[routes.leader(user(&item))];
         let part = match parts.iter_mut().find(|part| Arc::ptr_eq(&part.node, node)) {
             Some(part) => part,
             None => {
@@ -198,6 +206,17 @@ mod tests {
         }
         assert!(complete);
         assert_eq!(merge.finish(Bytes::new), users);
+    }
+
+    #[tokio::test]
+    async fn a_user_stays_in_one_part_when_a_node_comes_to_be_avoided_meanwhile() {
+        let routes = routes(&node("127.0.0.1:7"));
+        let parts = split(&routes, vec![1, 2, 3], 0, |_| {
+            routes.for_user(b"alice", 0).health.down();
+            b"alice"
+        });
+        assert_eq!(parts.len(), 1);
+        assert_eq!(parts[0].items, [1, 2, 3]);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ mod fake_store;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fake_store::FakeStore;
+use fake_store::{FakeStore, silent_node};
 use switchboard_api::v1::{
     DeviceRef, FetchRequest, ItemStatus, Read, ack_request, claim_request, enqueue_request::Item,
     register_request::Kind, release_request,
@@ -166,6 +166,44 @@ async fn a_client_started_before_its_store_finds_it() {
     let sending = tokio::spawn(async move { patient.enqueue(vec![item("alice", 1)]).await });
     store.restart();
     assert_eq!(sending.await.unwrap().unwrap()[0].status(), ItemStatus::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_node_leaves_time_for_another() {
+    let (store, (_silent, address)) = (FakeStore::start().await, silent_node());
+    let addresses = [vec![address], store.addresses()].concat();
+    let client = Client::connect(&addresses, ClientOptions::default()).unwrap();
+    let claim = claim_request::Item { device: device("bob"), ..Default::default() };
+    let claimed = client.claim(3, 1, vec![claim]).await.unwrap();
+    assert_eq!(claimed[0].status(), ItemStatus::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_silent_node_was_asked_once_may_have_happened() {
+    let ((_silent, first), (_as_silent, second)) = (silent_node(), silent_node());
+    let options = ClientOptions::default().with_deadline(Duration::from_millis(1_500));
+    let client = Client::connect(&[first, second], options).unwrap();
+    let purged = client.purge(device("bob").unwrap(), "test").await;
+    assert!(matches!(purged, Err(Error::OutcomeUnknown { .. })));
+    let fetched = client.fetch(FetchRequest::default()).await;
+    assert!(matches!(fetched, Err(Error::Retryable { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_renewed_over_another_node_when_one_is_silent() {
+    let (store, (_silent, address)) = (FakeStore::with_lease(12_000).await, silent_node());
+    // The first process that registers renews at the second node.
+    let addresses = [store.addresses(), vec![address]].concat();
+    let client = Client::connect(&addresses, ClientOptions::default()).unwrap();
+    let registration =
+        Registration::start(client, "g", "127.0.0.1:1", Kind::Gateway, Load::default).unwrap();
+    let mut lease = registration.lease();
+    let first = *lease.wait_for(switchboard_sdk::Lease::is_held).await.unwrap();
+    let renewed_or_lost =
+        |l: &switchboard_sdk::Lease| !l.is_held() || l.reconnect_budget_per_s == 77;
+    let then = *lease.wait_for(renewed_or_lost).await.unwrap();
+    assert!(then.is_held(), "fenced");
+    assert_eq!(then.incarnation, first.incarnation);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,11 +7,12 @@ mod gateway;
 mod fake_store;
 
 use bytes::Bytes;
-use fake_store::FakeStore;
+use fake_store::{FakeStore, silent_node};
 use gateway::{Deliveries, Route, converse, device, send};
 use prost::Message as _;
 use switchboard_api::{
     device::v1::{Receipt, receipt::State},
+    shard_of,
     v1::{
         GatewayInfo, ItemStatus, RouteRequest, SessionInfo, message::Kind, route_request::Receipts,
     },
@@ -82,6 +83,29 @@ async fn a_message_is_stored_answered_and_pushed_to_where_its_recipient_is() {
     assert_eq!((repeat.seq, repeat.prev_seq), (first.seq, first.seq));
     chat.shutdown().await;
     assert!(!store.shared.stored.lock().gateways.iter().any(|g| g.name == "chat-1" && g.live));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_node_holds_up_no_message_for_another() {
+    let (store, (_silent, silent_address)) = (FakeStore::start().await, silent_node());
+    store.shared.other.set(silent_address).unwrap();
+    let (_chat, address) = chat(&store).await;
+    let recipient = |odd: u32| {
+        let mut names = (0..).map(|n| format!("bob-{n}"));
+        names.find(|name| shard_of(name.as_bytes(), 4) % 2 == odd).unwrap()
+    };
+    let (answering, silent) = (recipient(0), recipient(1));
+    let mut route = Route::open(address).await.unwrap();
+    // Until the chat has seen the shard map it has one node for both.
+    for n in 0.. {
+        let to = [send(2 * n, "alice", &answering, n), send(2 * n + 1, "carol", &silent, n)];
+        route.send(sends(to.into())).await;
+        let results = route.results().await;
+        assert!(results.iter().all(|(_, status)| *status == ItemStatus::Ok), "{results:?}");
+        if results == [(2 * n, ItemStatus::Ok)] {
+            return;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -37,7 +37,7 @@ async fn keep<C: Call>(shared: &Arc<Shared<C>>, channel: Channel, options: &mut 
         match open(shared, channel.clone(), options.stall_timeout).await {
             Ok(inbound) => {
                 options.health.up();
-                let (answers, end) = serve(shared, inbound, options.stall_timeout).await;
+                let (answers, end) = serve(shared, inbound, options).await;
                 debug!(call = C::NAME, node = options.health.address(), %end, "stream ended");
                 if answers > 0 {
                     options.backoff.reset();
@@ -85,7 +85,7 @@ async fn open<C: Call>(
 async fn serve<C: Call>(
     shared: &Shared<C>,
     mut inbound: Streaming<C::Response>,
-    stall_timeout: Duration,
+    DriverOptions { stall_timeout, health, .. }: &DriverOptions,
 ) -> (u64, Status) {
     let mut stall_check = interval(STALL_CHECK_INTERVAL);
     stall_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,7 +103,8 @@ async fn serve<C: Call>(
             },
             _ = stall_check.tick() => {
                 let oldest = shared.state.lock().queue.oldest_under_way();
-                if oldest.is_some_and(|since| since + stall_timeout <= Instant::now()) {
+                if oldest.is_some_and(|since| since + *stall_timeout <= Instant::now()) {
+                    health.down();
                     return (answers, Status::deadline_exceeded("an answer is overdue"));
                 }
             }

@@ -32,6 +32,12 @@ impl LeaseClock {
         (self.lease / RENEWALS_PER_LEASE).max(Duration::from_millis(1))
     }
 
+    /// When to turn to another node: an answer is overdue by then, or the fence is there.
+    pub(super) fn give_up_at(&self) -> Instant {
+        let overdue_at = self.sent.front().map(|sent| *sent + self.interval());
+        overdue_at.map_or(self.fence_at, |at| at.min(self.fence_at))
+    }
+
     pub(super) fn sent(&mut self, at: Instant) {
         self.sent.push_back(at);
     }
@@ -85,6 +91,22 @@ mod tests {
         clock.sent(start);
         clock.answered(LEASE * 10);
         assert_eq!(clock.fence_at(), start + FENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_owes_an_answer_is_given_up_after_an_interval_and_at_the_fence() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut clock = LeaseClock::new(start, LEASE);
+        assert_eq!(clock.give_up_at(), start + FENCE, "nothing is owed");
+        clock.sent(start + second);
+        clock.sent(start + 2 * second);
+        assert_eq!(clock.give_up_at(), start + second + clock.interval());
+        clock.answered(LEASE);
+        assert_eq!(clock.give_up_at(), start + 2 * second + clock.interval());
+        clock.forget_sent();
+        clock.sent(start + 6 * second);
+        assert_eq!(clock.give_up_at(), clock.fence_at());
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -93,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) mute: watch::Sender<bool>,
     pub(crate) lease_ms: u64,
     pub(crate) address: SocketAddr,
+    /// Where another node is that leads the odd shards, as the shard map says.
+    pub(crate) other: OnceLock<String>,
     /// Itself, for streams that outlive a call.
     pub(crate) this: Weak<Self>,
 }
@@ -123,6 +125,13 @@ impl Shared {
     }
 }
 
+/// A node that takes connections and never says anything, and its address.
+pub(crate) fn silent_node() -> (std::net::TcpListener, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
 /// A store with its address, running or killed.
 pub(crate) struct FakeStore {
     pub(crate) shared: Arc<Shared>,
@@ -146,6 +155,7 @@ impl FakeStore {
                 mute: watch::Sender::new(false),
                 lease_ms,
                 address,
+                other: OnceLock::new(),
                 this: this.clone(),
             }),
             runtime: None,

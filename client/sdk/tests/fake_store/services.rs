@@ -374,12 +374,15 @@ impl ClusterService for Shared {
 }
 
 fn map(shared: &Shared) -> ShardMapResponse {
-    ShardMapResponse {
-        placement_version: 1,
-        shards: 4,
-        nodes: vec![NodeInfo { node_id: 1, address: shared.address.to_string() }],
-        placement: (0..4)
-            .map(|shard| v1::ShardInfo { shard, leader_node_id: 1, replica_node_ids: vec![1] })
-            .collect(),
-    }
+    let mut nodes = vec![NodeInfo { node_id: 1, address: shared.address.to_string() }];
+    nodes.extend(shared.other.get().map(|at| NodeInfo { node_id: 2, address: at.clone() }));
+    let leader = |shard: u32| if nodes.len() == 2 && shard % 2 == 1 { 2 } else { 1 };
+    let placement = (0..4)
+        .map(|shard| v1::ShardInfo {
+            shard,
+            leader_node_id: leader(shard),
+            replica_node_ids: nodes.iter().map(|node| node.node_id).collect(),
+        })
+        .collect();
+    ShardMapResponse { placement_version: 1, shards: 4, nodes, placement }
 }

@@ -47,10 +47,20 @@ pub(crate) struct Outgoing {
     pub(crate) to_own_devices: bool,
 }
 
+impl Outgoing {
+    pub(crate) fn sender(&self) -> &[u8] {
+        &self.pair.from_user
+    }
+
+    pub(crate) fn recipient(&self) -> &[u8] {
+        &self.pair.to_user
+    }
+}
+
 /// What is to be done after an input.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
-    /// Each a call to the store, in this order.
+    /// Each a call to the store, or several, as long as the items of a pair stay in one.
     pub(crate) calls: Vec<Vec<Outgoing>>,
     /// For the gateway.
     pub(crate) answers: Vec<Answer>,
@@ -147,7 +157,7 @@ impl Pairs {
         step
     }
 
-    /// Takes the outcomes of a call, one per item.
+    /// Takes the outcomes of a call, one per item; the call has all that is out of each of its pairs.
     pub(crate) fn resolve(&mut self, call: Vec<Outgoing>, outcomes: &[Outcome]) -> Step {
         let mut step = Step::default();
         // The pairs of the call in the order in which they stand in it, and whether they failed.

@@ -53,12 +53,18 @@ struct Request {
     at_ms: u64,
 }
 
-/// Receipts that go to the store in one call.
-#[derive(Debug, Default)]
+/// A receipt on its way to the store.
+#[derive(Debug)]
 pub(crate) struct Gathered {
-    pub(crate) items: Vec<enqueue_request::Item>,
-    /// Per item the requests that wait for it.
-    requests: Vec<Vec<u64>>,
+    pub(crate) item: enqueue_request::Item,
+    /// Those that wait for it.
+    requests: Vec<u64>,
+}
+
+impl Gathered {
+    pub(crate) fn recipient(&self) -> &[u8] {
+        self.item.to.as_ref().map_or(&[], |to| &to.user)
+    }
 }
 
 /// The receipts of one stream.
@@ -125,29 +131,28 @@ impl Receipts {
         }
     }
 
-    /// What waits, as calls to the store.
-    pub(crate) fn gather(&mut self) -> Vec<Gathered> {
+    /// What waits, as calls to the store; each may be made in parts.
+    pub(crate) fn gather(&mut self) -> Vec<Vec<Gathered>> {
         self.by_subject.clear();
-        let mut calls: Vec<Gathered> = Vec::new();
+        let mut calls: Vec<Vec<Gathered>> = Vec::new();
         for waiting in std::mem::take(&mut self.waiting) {
-            if calls.last().is_none_or(|call| call.items.len() >= RECEIPTS_GATHERED_MAX) {
-                calls.push(Gathered::default());
+            if calls.last().is_none_or(|call| call.len() >= RECEIPTS_GATHERED_MAX) {
+                calls.push(Vec::new());
             }
             if let Some(call) = calls.last_mut() {
-                call.items.push(item(&waiting));
-                call.requests.push(waiting.requests);
+                call.push(Gathered { item: item(&waiting), requests: waiting.requests });
             }
         }
         calls
     }
 
     /// Takes the outcomes of a call, one per item; the answers of requests that are complete now.
-    pub(crate) fn resolve(&mut self, call: Gathered, outcomes: &[Outcome]) -> Vec<Answer> {
+    pub(crate) fn resolve(&mut self, call: Vec<Gathered>, outcomes: &[Outcome]) -> Vec<Answer> {
         let missing = Outcome { status: ItemStatus::Unavailable, at_ms: 0 };
         let mut answers = Vec::new();
-        for (at, tokens) in call.requests.into_iter().enumerate() {
+        for (at, receipt) in call.into_iter().enumerate() {
             let outcome = outcomes.get(at).copied().unwrap_or(missing);
-            for token in tokens {
+            for token in receipt.requests {
                 self.items -= 1;
                 let Some(request) = self.requests.get_mut(&token) else { continue };
                 request.missing -= 1;
@@ -246,7 +251,7 @@ mod tests {
         Receipt::decode(item.body.clone()).unwrap()
     }
 
-    fn only(calls: Vec<Gathered>) -> Gathered {
+    fn only(calls: Vec<Vec<Gathered>>) -> Vec<Gathered> {
         assert_eq!(calls.len(), 1);
         calls.into_iter().next().unwrap()
     }
@@ -259,7 +264,7 @@ mod tests {
         receipts.accept(&request(3, State::Delivered, &[7]));
         let call = only(receipts.gather());
         assert!(!receipts.is_waiting());
-        let bodies: Vec<_> = call.items.iter().map(receipt).collect();
+        let bodies: Vec<_> = call.iter().map(|gathered| receipt(&gathered.item)).collect();
         assert_eq!(bodies.len(), 2);
         assert_eq!((bodies[0].state(), bodies[0].at_ms, bodies[0].seq), (State::Read, 102, 0));
         assert_eq!((bodies[1].state(), bodies[1].at_ms), (State::Delivered, 101));
@@ -277,7 +282,7 @@ mod tests {
         let first = only(receipts.gather());
         receipts.accept(&request(2, State::Read, &[7]));
         let second = only(receipts.gather());
-        assert_ne!(first.items[0].message_id, second.items[0].message_id);
+        assert_ne!(first[0].item.message_id, second[0].item.message_id);
         assert_eq!(receipts.resolve(second, &[OK])[0].id, 2);
         assert_eq!(receipts.resolve(first, &[OK])[0].id, 1);
     }
@@ -308,7 +313,7 @@ mod tests {
         let mut receipts = Receipts::default();
         receipts.accept(&request(1, State::Delivered, &[7, 7]));
         let call = only(receipts.gather());
-        assert_eq!(call.items.len(), 1);
+        assert_eq!(call.len(), 1);
         let answers = receipts.resolve(call, &[]);
         assert_eq!(answers[0].status(), ItemStatus::Unavailable);
         assert_eq!(receipts.items(), 0);
@@ -343,7 +348,7 @@ mod tests {
         assert_eq!(calls.len(), 6);
         let mut answered = 0;
         for call in calls {
-            let outcomes = vec![OK; call.items.len()];
+            let outcomes = vec![OK; call.len()];
             answered += receipts.resolve(call, &outcomes).len();
         }
         assert_eq!((answered, receipts.items()), (3, 0));

@@ -173,26 +173,35 @@ impl Router {
         }
     }
 
-    /// Stores the copies that the sends of an answered call ask for, then calls `done`. A send whose
-    /// copy has to be tried again is tried again as a whole; its first half is a duplicate then.
+    /// Stores the copies that the sends of an answered call ask for, then calls `done`: once for
+    /// each node that stores copies, with all sends of its users. A send whose copy has to be tried again
+    /// is tried again as a whole; its first half is a duplicate then.
     pub(super) fn copy(
         self: &Arc<Self>,
         call: Vec<Outgoing>,
-        mut outcomes: Vec<Outcome>,
-        done: impl FnOnce(Vec<Outgoing>, Vec<Outcome>) + Send + 'static,
+        outcomes: Vec<Outcome>,
+        done: impl FnOnce(Vec<Outgoing>, Vec<Outcome>) + Clone + Send + 'static,
     ) {
-        let (places, items) = copies(&call, &outcomes);
-        if items.is_empty() {
+        if !call.iter().any(|sent| sent.to_own_devices) {
             done(call, outcomes);
             return;
         }
-        let (router, copied) = (self.clone(), items.clone());
-        self.finish(items, move |results| {
-            // Nobody is woken up by what another device of the user has sent.
-            router.dispatcher.push_all(copied.iter().zip(&results));
-            unite(&mut outcomes, &places, &results);
-            done(call, outcomes);
-        });
+        let answered: Vec<_> = call.into_iter().zip(outcomes).collect();
+        for part in self.store.by_node(answered, |(sent, _)| sent.sender()) {
+            let (call, mut outcomes): (Vec<_>, Vec<_>) = part.into_iter().unzip();
+            let (places, items) = copies(&call, &outcomes);
+            if items.is_empty() {
+                done.clone()(call, outcomes);
+                continue;
+            }
+            let (router, copied, done) = (self.clone(), items.clone(), done.clone());
+            self.finish(items, move |results| {
+                // Nobody is woken up by what another device of the user has sent.
+                router.dispatcher.push_all(copied.iter().zip(&results));
+                unite(&mut outcomes, &places, &results);
+                done(call, outcomes);
+            });
+        }
     }
 }
 

@@ -6,6 +6,9 @@
 //! gateway ◀───────── answers ◀─────┴─┴──────────────────────┘
 //! ```
 //!
+//! What goes to the store at once is dealt out by the node that takes it, and each part is answered
+//! by itself: a node that is slow or gone holds up nobody else's messages. A pair lies in one part.
+//!
 //! Everything that changes the state machines happens in this one task; the store's answers come
 //! to it over a channel. Pushes are handed over on the SDK's task, in the order in which the store
 //! answered, before the gateway gets its answer.
@@ -37,7 +40,7 @@ type Outbound = mpsc::Sender<Result<RouteResponse, Status>>;
 /// A call that the store has answered.
 enum Resolved {
     Sends(Vec<Outgoing>, Vec<Outcome>),
-    Receipts(Gathered, Vec<Outcome>),
+    Receipts(Vec<Gathered>, Vec<Outcome>),
 }
 
 /// Serves one stream until its gateway is done or gone, or the process shuts down; in the first
@@ -164,36 +167,48 @@ impl Stream {
     fn act(&mut self, step: Step) {
         self.answers.extend(step.answers);
         for call in step.calls {
-            let items = call.iter().map(|sent| sent.item.clone()).collect();
-            let (router, resolved) = (self.router.clone(), self.resolved.clone());
-            self.router.enqueue(items, move |results| {
-                let answered = call.iter().map(|sent| &sent.item).zip(&results);
-                router.dispatcher.push_all(answered.clone());
-                if let Some(notifier) = &router.notifier {
-                    notifier.note_all(answered);
-                }
-                let outcomes = outcomes(&results);
-                router.meters.sends(&outcomes);
-                router.copy(call, outcomes, move |call, outcomes| {
-                    // Nobody listens once the stream has ended; the messages are stored all the same.
-                    let _ = resolved.send(Resolved::Sends(call, outcomes));
-                });
-            });
+            for part in self.router.store.by_node(call, Outgoing::recipient) {
+                self.enqueue(part);
+            }
         }
+    }
+
+    fn enqueue(&self, call: Vec<Outgoing>) {
+        let items = call.iter().map(|sent| sent.item.clone()).collect();
+        let (router, resolved) = (self.router.clone(), self.resolved.clone());
+        self.router.enqueue(items, move |results| {
+            let answered = call.iter().map(|sent| &sent.item).zip(&results);
+            router.dispatcher.push_all(answered.clone());
+            if let Some(notifier) = &router.notifier {
+                notifier.note_all(answered);
+            }
+            let outcomes = outcomes(&results);
+            router.meters.sends(&outcomes);
+            router.copy(call, outcomes, move |call, outcomes| {
+                // Nobody listens once the stream has ended; the messages are stored all the same.
+                let _ = resolved.send(Resolved::Sends(call, outcomes));
+            });
+        });
     }
 
     fn flush_receipts(&mut self) {
         self.flush_at = None;
         for call in self.receipts.gather() {
-            let items = call.items.clone();
-            let (router, resolved) = (self.router.clone(), self.resolved.clone());
-            self.router.finish(items, move |results| {
-                router.dispatcher.push_all(call.items.iter().zip(&results));
-                let outcomes = outcomes(&results);
-                router.meters.receipts(&outcomes);
-                let _ = resolved.send(Resolved::Receipts(call, outcomes));
-            });
+            for part in self.router.store.by_node(call, Gathered::recipient) {
+                self.finish(part);
+            }
         }
+    }
+
+    fn finish(&self, call: Vec<Gathered>) {
+        let items = call.iter().map(|gathered| gathered.item.clone()).collect();
+        let (router, resolved) = (self.router.clone(), self.resolved.clone());
+        self.router.finish(items, move |results| {
+            router.dispatcher.push_all(call.iter().map(|gathered| &gathered.item).zip(&results));
+            let outcomes = outcomes(&results);
+            router.meters.receipts(&outcomes);
+            let _ = resolved.send(Resolved::Receipts(call, outcomes));
+        });
     }
 
     fn resolve(&mut self, resolved: Resolved) {
