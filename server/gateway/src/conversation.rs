@@ -95,8 +95,8 @@ pub(crate) enum Action {
     Fetch(FetchOrder),
     /// Acknowledge at the store.
     Ack { id: u64, item: ack_request::Item },
-    /// Hand to a chat, in this order.
-    Route { id: u64, send: device::Send },
+    /// Hand to a chat as one: they are to the same user, in this order.
+    Route { sends: Vec<(u64, device::Send)> },
     /// Hand to a chat.
     RouteReceipts { id: u64, batch: Batch },
     /// End the connection.
@@ -211,9 +211,9 @@ impl Conversation {
             let mut steps = Vec::new();
             self.delivery.poll(now.at, &mut steps);
             self.follow(steps, now, actions);
-            let mut sends = Vec::new();
-            self.sending.next(&mut self.routed, now.at, &mut sends);
-            actions.extend(sends.into_iter().map(|(id, send)| Action::Route { id, send }));
+            let mut batches = Vec::new();
+            self.sending.next(&mut self.routed, now.at, &mut batches);
+            actions.extend(batches.into_iter().map(|sends| Action::Route { sends }));
         }
         while let Some((id, batch)) = self.receipts.next(&mut self.routed, now.at) {
             actions.push(Action::RouteReceipts { id, batch });

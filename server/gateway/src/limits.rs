@@ -63,11 +63,11 @@ pub(crate) const BATCHES_UNDER_WAY_MAX: usize = 16;
 /// Fetches under way over all connections.
 pub(crate) const FETCHES_UNDER_WAY_MAX: usize = 256;
 
-/// Sends and receipts that wait for a Route stream.
+/// Batches of sends and of receipts that wait for a Route stream.
 pub(crate) const ROUTE_QUEUE_MAX: usize = 16_384;
 /// Items of one Route request.
 pub(crate) const ROUTE_ITEMS_MAX: usize = 512;
-/// Bytes of bodies in one Route request.
+/// Bytes of bodies in one Route request of several batches.
 pub(crate) const ROUTE_BYTES_MAX: usize = 1024 * 1024;
 /// Route requests handed to the transport and not yet sent.
 pub(crate) const ROUTE_REQUESTS_MAX: usize = 8;
@@ -151,7 +151,12 @@ const _: () = {
     // A burst that the rate limit lets through is not refused for another reason.
     assert!(SENDS_PENDING_MAX >= wire::SENDS_BURST as usize);
     assert!(ROUTE_ITEMS_MAX <= wire::ROUTE_ITEMS_MAX);
-    assert!(ROUTE_BYTES_MAX + wire::BODY_BYTES_MAX < wire::REQUEST_BYTES_MAX);
+    // All that a connection has pending may go to one user, and is one request then.
+    assert!(SENDS_PENDING_MAX <= ROUTE_ITEMS_MAX && ROUTE_BYTES_MAX <= SEND_BYTES_PENDING_MAX);
+    assert!(
+        SEND_BYTES_PENDING_MAX + ROUTE_ITEMS_MAX * wire::ENVELOPE_BYTES_MAX
+            <= wire::REQUEST_BYTES_MAX
+    );
     assert!(BATCH_ITEMS_MAX <= wire::ITEMS_PER_BATCH_MAX);
     assert!(NOTICES_BATCH_MAX <= wire::ITEMS_PER_BATCH_MAX);
 };

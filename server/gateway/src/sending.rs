@@ -191,8 +191,15 @@ impl Sending {
         self.holding.shortened((2 * lasted).clamp(2 * SEND_RETRY_AFTER, SEND_RETRY_AFTER_MAX))
     }
 
-    /// The sends to hand to a chat now, in order, with ids taken from the connection's count.
-    pub(crate) fn next(&mut self, ids: &mut u64, now: Instant, sends: &mut Vec<(u64, Send)>) {
+    /// The sends to hand to a chat now, a batch for each recipient, with ids taken from the
+    /// connection's count. A batch is not to be parted: it succeeds in order, or fails from some
+    /// place on.
+    pub(crate) fn next(
+        &mut self,
+        ids: &mut u64,
+        now: Instant,
+        batches: &mut Vec<Vec<(u64, Send)>>,
+    ) {
         if self.held_until.is_some_and(|until| now < until) {
             return;
         }
@@ -209,14 +216,16 @@ impl Sending {
         {
             let Some(pair) = self.pairs.get_mut(&user) else { continue };
             // What is left of a pair that has some under way is ready when they are answered.
+            let mut batch = Vec::new();
             while self.users.len() < self.window
                 && let Some(send) = pair.waiting.pop_front()
             {
                 *ids += 1;
                 self.users.insert(*ids, user.clone());
-                sends.push((*ids, send.clone()));
+                batch.push((*ids, send.clone()));
                 pair.under_way.push(UnderWay { id: *ids, send, outcome: None });
             }
+            batches.push(batch);
         }
     }
 

@@ -158,7 +158,8 @@ mod tests {
             let send =
                 Send { message_id: vec![2; 16].into(), to_user: "alice".into(), ..Send::default() };
             let sent = act(&mut talk, Some(Input::Frame(client_frame::Frame::Send(send))));
-            let [Action::Route { id, .. }] = sent[..] else { panic!("{sent:?}") };
+            let [Action::Route { sends }] = &sent[..] else { panic!("{sent:?}") };
+            let id = sends[0].0;
             assert!(id > last && talk.busy().is_some());
             last = id;
             let outcome = Outcome { status: ItemStatus::Ok, at_ms: 1, retry_after_ms: 0 };
