@@ -49,6 +49,8 @@ pub(crate) const SEND_FOLLOWS_AFTER: Duration = Duration::from_millis(200);
 pub(crate) const REFUSED_GRACE: Duration = Duration::from_secs(30);
 /// Recipients a send to whom was refused and is waited for, a connection.
 pub(crate) const GATES_MAX: usize = 1_024;
+/// Sends of a connection that are remembered as durable for the sake of repeats under way.
+pub(crate) const DURABLE_KNOWN_MAX: usize = SENDS_PENDING_MAX;
 /// Read receipts of a connection under way, in batches.
 pub(crate) const READS_PENDING_MAX: usize = 64;
 
