@@ -16,7 +16,7 @@ use switchboard_api::{
         self as device, ServerFrame, client_frame, error::Code, redirect::Reason,
         server_frame::Frame,
     },
-    v1::{ItemStatus, release_request},
+    v1::ItemStatus,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -61,11 +61,11 @@ impl End {
         }
     }
 
-    /// The device is sent away. A session per device need not be released: the incarnation ends.
+    /// The device is sent away. Its session is still this connection's if the gateway is emptied.
     fn leave(reason: Reason, retry_after_ms: u64) -> Self {
         let frame = Some(handshake::redirect(reason, retry_after_ms));
-        let replaced = reason == Reason::Replaced;
-        Self { frame, settle: !replaced && reason != Reason::LeaseLost, release: false }
+        let is_ours = !matches!(reason, Reason::Replaced | Reason::LeaseLost);
+        Self { frame, settle: is_ours, release: is_ours }
     }
 }
 
@@ -155,12 +155,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if end.settle {
             let _ = timeout(SETTLE_MAX, self.settle()).await;
         }
+        // When the process ends, its incarnation does, and with it all sessions in one write.
         if end.release && !self.listed.gateway.draining.is_cancelled() {
-            let peer = self.peer();
-            let device = Some(peer.device());
-            let item = release_request::Item { device, epoch: peer.epoch() };
-            // What is not released ends with the device's next claim.
-            let _ = self.listed.gateway.releases.submit(item, |()| {});
+            self.listed.gateway.release(self.peer().session());
         }
     }
 

@@ -179,7 +179,10 @@ async fn claim<S: AsyncRead + AsyncWrite + Unpin + Send>(
         keepalive_ms: gateway.config.keepalive_ms,
         backlog: result.backlog,
     });
-    socket.queue(&ServerFrame { frame: Some(welcome) }).map_err(|_| Refused::Gone)?;
+    if socket.queue(&ServerFrame { frame: Some(welcome) }).is_err() {
+        gateway.release(peer.session());
+        return Err(Refused::Gone);
+    }
     let window = match hello.window {
         0 => gateway.config.window_default,
         asked => validate::window(asked),

@@ -62,6 +62,10 @@ pub(crate) const BATCH_WAIT: Duration = Duration::from_millis(2);
 pub(crate) const BATCH_QUEUE_MAX: usize = 16_384;
 /// Batches of a kind under way.
 pub(crate) const BATCHES_UNDER_WAY_MAX: usize = 16;
+/// How often sessions are released that the store cannot take, and the pause in between.
+pub(crate) const RELEASE_ATTEMPTS_MAX: u32 = 4;
+/// See [`RELEASE_ATTEMPTS_MAX`].
+pub(crate) const RELEASE_PAUSE: Duration = Duration::from_millis(500);
 /// Fetches under way over all connections.
 pub(crate) const FETCHES_UNDER_WAY_MAX: usize = 256;
 

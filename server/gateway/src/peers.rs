@@ -21,7 +21,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use switchboard_api::{
     device::v1::redirect::Reason,
-    v1::{DeviceRef, ItemStatus, Message},
+    v1::{DeviceRef, ItemStatus, Message, release_request},
 };
 use tokio::sync::{Notify, futures::Notified};
 
@@ -122,6 +122,11 @@ impl Peer {
 
     pub(crate) fn set_epoch(&self, epoch: u64) {
         self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Its session, as it is released.
+    pub(crate) fn session(&self) -> release_request::Item {
+        release_request::Item { device: Some(self.device()), epoch: self.epoch() }
     }
 
     /// A copy of the device's name.

@@ -596,7 +596,10 @@ impl<'a> World<'a> {
         };
         // The address is another life's by now; its connections have other epochs.
         let _ = incarnation;
-        service::take(&self.gateways[at].peers, &self.meters, request);
+        let mut ghosts = Vec::new();
+        service::take(&self.gateways[at].peers, &self.meters, request, &mut ghosts);
+        let releases = ghosts.into_iter().map(|ghost| Parcel::Release { epoch: ghost.epoch });
+        self.parcels.extend(releases);
         for conn in 0..self.conns.len() {
             if self.conns[conn].gateway == at {
                 self.turn(conn);
