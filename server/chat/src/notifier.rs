@@ -19,6 +19,7 @@ mod request;
 mod schedule;
 mod signature;
 mod subscription;
+mod turns;
 mod vapid;
 mod web_push;
 #[cfg(test)]
