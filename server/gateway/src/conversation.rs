@@ -75,7 +75,11 @@ impl Meaning {
     pub(crate) fn of(event: Event, current: u64) -> Self {
         match event {
             Event::Push { epoch, message } if epoch == current => Self::Input(Input::Push(message)),
-            Event::Replaced { epoch } if epoch == current => Self::Replaced,
+            // Nobody else has taken its place, so the device is to come again.
+            Event::Replaced { epoch, gone: true } if epoch == current => {
+                Self::Leave { reason: Reason::LeaseLost, retry_after_ms: 0 }
+            }
+            Event::Replaced { epoch, gone: false } if epoch == current => Self::Replaced,
             Event::Push { .. } | Event::Replaced { .. } => Self::Nothing,
             Event::Page { id, page } => Self::Input(Input::Page { id, page }),
             Event::Routed { id, outcome } => Self::Input(Input::Routed { id, outcome }),

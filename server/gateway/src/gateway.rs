@@ -173,15 +173,15 @@ impl Gateway {
         });
     }
 
-    /// Sees to it that the connection of a replaced session ends.
-    pub(crate) fn replaced(&self, own: &Peer, session: SessionInfo) {
+    /// Sees to it that the connection of a replaced session ends. `gone`: so has the one that claimed.
+    pub(crate) fn replaced(&self, own: &Peer, session: SessionInfo, gone: bool) {
         let lease = *self.lease.borrow();
         if (session.gateway_id, session.incarnation) != (lease.gateway_id, lease.incarnation) {
-            self.notices.replaced(session);
+            self.notices.replaced(session, gone);
         } else if session.connection_id != own.connection_id
             && let Some(peer) = self.peers.get(session.connection_id)
         {
-            peer.tell(replaced_here(own.connection_id, &session));
+            peer.tell(replaced_here(own.connection_id, &session, gone));
         }
     }
 
@@ -221,11 +221,9 @@ pub(crate) fn now() -> Instant {
 /// What a connection of this gateway hears whose session was replaced by another connection's claim.
 /// A claim may be made long after its connection was opened, if the store could not be reached; when
 /// the device has connected anew meanwhile, nobody else has taken its place, and it comes again.
-fn replaced_here(claimant: u64, session: &SessionInfo) -> Event {
-    if session.connection_id > claimant {
-        return Event::Leave { reason: Reason::LeaseLost, retry_after_ms: 0 };
-    }
-    Event::Replaced { epoch: session.epoch }
+fn replaced_here(claimant: u64, session: &SessionInfo, gone: bool) -> Event {
+    let gone = gone || session.connection_id > claimant;
+    Event::Replaced { epoch: session.epoch, gone }
 }
 
 async fn claim(client: Client, claims: Vec<Claim>) -> Vec<claim_response::Result> {
@@ -300,6 +298,7 @@ async fn ack(client: Client, items: Vec<ack_request::Item>) -> Vec<ItemStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conversation::Meaning;
 
     #[test]
     fn a_release_that_found_no_room_or_no_answer_is_repeated() {
@@ -314,10 +313,14 @@ mod tests {
     #[test]
     fn a_claim_that_comes_late_sends_the_newer_connection_of_its_device_away_for_a_moment_only() {
         let session = SessionInfo { connection_id: 7, epoch: 40, ..SessionInfo::default() };
-        assert!(matches!(replaced_here(8, &session), Event::Replaced { epoch: 40 }));
-        let late = replaced_here(6, &session);
-        let Event::Leave { reason: Reason::LeaseLost, retry_after_ms: 0 } = late else {
-            panic!("it would not come again: {late:?}");
-        };
+        let meant = |claimant, gone| Meaning::of(replaced_here(claimant, &session, gone), 40);
+        assert!(matches!(meant(8, false), Meaning::Replaced));
+        for late in [meant(6, false), meant(8, true)] {
+            let Meaning::Leave { reason: Reason::LeaseLost, retry_after_ms: 0 } = late else {
+                panic!("it would not come again: {late:?}");
+            };
+        }
+        let other = Meaning::of(replaced_here(6, &session, true), 41);
+        assert!(matches!(other, Meaning::Nothing));
     }
 }

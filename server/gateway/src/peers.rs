@@ -58,8 +58,8 @@ pub(crate) enum Event {
     Routed { id: u64, outcome: Outcome },
     /// The store answered an ack.
     Acked { id: u64, status: ItemStatus },
-    /// The session with this epoch has been replaced.
-    Replaced { epoch: u64 },
+    /// The session with this epoch has been replaced. `gone`: by a connection that is no more.
+    Replaced { epoch: u64, gone: bool },
     /// Nothing was heard of the device for too long.
     Silent,
     /// The device is sent away.

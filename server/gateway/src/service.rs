@@ -75,7 +75,7 @@ pub(crate) fn take(
 ) -> DeliverResponse {
     for replaced in request.replaced {
         if let Some(peer) = peers.get(replaced.connection_id) {
-            peer.tell(Event::Replaced { epoch: replaced.epoch });
+            peer.tell(Event::Replaced { epoch: replaced.epoch, gone: replaced.gone });
         }
     }
     let mut fenced = 0;

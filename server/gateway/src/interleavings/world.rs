@@ -523,6 +523,7 @@ impl<'a> World<'a> {
                     device: session.device,
                     connection_id: session.connection_id,
                     epoch: session.epoch,
+                    gone: false,
                 };
                 let request =
                     DeliverRequest { replaced: vec![replaced], ..DeliverRequest::default() };
