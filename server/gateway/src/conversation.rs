@@ -27,7 +27,7 @@ use switchboard_api::{
 
 use crate::{
     delivery::{self, Claimed, Delivery, Entry, FetchOrder, Page},
-    limits::READS_PENDING_MAX,
+    limits::{FENCED_WAIT, READS_PENDING_MAX},
     outcome::Outcome,
     peers::Event,
     receipts::{Batch, Done, Purpose, Receipts},
@@ -149,6 +149,9 @@ pub(crate) struct Conversation {
     sending: Sending,
     /// Count of what was routed; ids are never used twice, so a late answer finds nothing.
     routed: u64,
+    /// The session was found replaced. Whoever claimed says so, and unless that comes before this time,
+    /// the connection ends all the same.
+    fenced_until: Option<Instant>,
     /// The last frames have been taken: only settling goes on.
     parted: bool,
 }
@@ -161,6 +164,7 @@ impl Conversation {
             receipts: Receipts::new(seed),
             sending: Sending::new(seed),
             routed: 0,
+            fenced_until: None,
             parted: false,
         }
     }
@@ -175,9 +179,9 @@ impl Conversation {
         self.parted = true;
     }
 
-    /// Whether all that the device acknowledged has been removed at the store.
+    /// Whether all that the device acknowledged has been removed at the store, or can no more be.
     pub(crate) fn is_settled(&self) -> bool {
-        self.settle.is_empty()
+        self.settle.is_empty() || self.fenced_until.is_some()
     }
 
     /// Takes an input. `limited` answers how long a send has to wait for the device's rate.
@@ -201,7 +205,7 @@ impl Conversation {
             Input::Routed { id, outcome } => self.routed(id, outcome, now, actions),
             Input::Acked { id, status } => {
                 if self.settle.answered(id, status, now.at) == Settled::Fenced {
-                    actions.push(Action::Close(Ending::Replaced));
+                    self.fenced_until = Some(now.at + FENCED_WAIT);
                 }
             }
         }
@@ -222,6 +226,12 @@ impl Conversation {
         while let Some((id, batch)) = self.receipts.next(&mut self.routed, now.at) {
             actions.push(Action::RouteReceipts { id, batch });
         }
+        if let Some(until) = self.fenced_until {
+            if until <= now.at {
+                actions.push(Action::Close(Ending::Replaced));
+            }
+            return;
+        }
         while let Some((id, item)) = self.settle.next_ack(self.delivery.first_out(), now.at) {
             actions.push(Action::Ack { id, item });
         }
@@ -229,7 +239,7 @@ impl Conversation {
 
     /// When [`Conversation::poll`] is due although nothing came.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        let settling = [self.receipts.wake_at(), self.settle.wake_at()];
+        let settling = [self.receipts.wake_at(), self.settle.wake_at(), self.fenced_until];
         let serving = [self.delivery.wake_at(), self.sending.wake_at()];
         let serving = serving.into_iter().flatten().filter(|_| !self.parted);
         settling.into_iter().flatten().chain(serving).min()
