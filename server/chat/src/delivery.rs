@@ -25,6 +25,7 @@ use self::{
 use crate::{
     limits::{GATEWAY_UNKNOWN_MAX, GATEWAYS_MAX},
     meters::PushMeters,
+    notifier::Notifier,
 };
 
 type Gateways = watch::Receiver<Arc<Vec<GatewayInfo>>>;
@@ -35,16 +36,22 @@ pub(crate) struct Dispatcher {
     outlets: RwLock<HashMap<GatewayKey, Arc<Outlet>>>,
     gateways: Gateways,
     meters: Arc<PushMeters>,
+    notifier: Option<Arc<Notifier>>,
     stop: CancellationToken,
 }
 
 impl Dispatcher {
-    /// A dispatcher whose tasks end with `stop`.
-    pub(crate) fn start(gateways: Gateways, stop: CancellationToken) -> Arc<Self> {
+    /// A dispatcher whose tasks end with `stop`. `notifier` hears of those whom a message did not find.
+    pub(crate) fn start(
+        gateways: Gateways,
+        notifier: Option<Arc<Notifier>>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let dispatcher = Arc::new(Self {
             outlets: RwLock::new(HashMap::new()),
             gateways,
             meters: Arc::new(PushMeters::new()),
+            notifier,
             stop: stop.clone(),
         });
         let follower = dispatcher.clone();
@@ -95,7 +102,7 @@ impl Dispatcher {
         if outlets.len() >= GATEWAYS_MAX || self.stop.is_cancelled() {
             return None;
         }
-        let outlet = Outlet::new(self.meters.clone());
+        let outlet = Outlet::new(self.meters.clone(), self.notifier.clone());
         outlets.insert(gateway, outlet.clone());
         drop(outlets);
         let (dispatcher, kept) = (self.clone(), outlet.clone());

@@ -73,8 +73,14 @@ pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 pub(crate) const LOOK_UP_DEVICES_MAX: usize = 256;
 /// Wake-ups of a kind that wait for a request; more are dropped.
 pub(crate) const WAKE_UPS_QUEUED_MAX: usize = 4_096;
-/// Requests of a kind under way, those that wait for another attempt included.
+/// Requests to the webhook under way, those that wait for another attempt included.
 pub(crate) const REQUESTS_UNDER_WAY_MAX: usize = 16;
+/// The same to push services.
+pub(crate) const KNOCKS_UNDER_WAY_MAX: usize = 1_024;
+/// Of these so many are attempted at once …
+pub(crate) const KNOCKS_ATTEMPTED_MAX: usize = 16;
+/// … and so many of one origin.
+pub(crate) const KNOCKS_ATTEMPTED_OF_ORIGIN_MAX: usize = 4;
 /// Wake-ups in one request to the webhook.
 pub(crate) const WEBHOOK_WAKE_UPS_MAX: usize = 100;
 /// Bytes of an answer that are read before its connection is given up.
@@ -123,6 +129,8 @@ const _: () = assert!(
 );
 const _: () = assert!(LOOK_UP_DEVICES_MAX <= limits::ITEMS_PER_BATCH_MAX);
 const _: () = assert!(LOOK_UP_DEVICES_MAX <= WAKE_UPS_QUEUED_MAX);
+const _: () = assert!(KNOCKS_ATTEMPTED_OF_ORIGIN_MAX < KNOCKS_ATTEMPTED_MAX);
+const _: () = assert!(KNOCKS_ATTEMPTED_MAX <= KNOCKS_UNDER_WAY_MAX);
 const _: () = assert!(PUSH_DEVICES <= PUSH_DEVICES_MAX);
 const _: () = assert!(PUSH_BACKOFF_MS <= PUSH_BACKOFF_MAX_MS);
 const _: () = assert!(DELIVER_BYTES_MAX <= GATEWAY_BYTES_MAX);

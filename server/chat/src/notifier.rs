@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! stored, nobody connected ─▶ Schedule ──take──▶ look-up ─┬─▶ Queue ─▶ Webhook ─▶ APNs, FCM, …
-//!                             (one an interval   (Stat:   └─▶ Queue ─▶ WebPush ─▶ push service
+//! pushed, nobody there ────▶  (one an interval   (Stat:   └─▶ Queue ─▶ WebPush ─▶ push service
 //!                              and device)        token)
 //! ```
 //! A wake-up is a hint: it carries no message, and what is lost costs time and nothing else. So all
@@ -19,6 +19,7 @@ mod request;
 mod schedule;
 mod signature;
 mod subscription;
+mod turns;
 mod vapid;
 mod web_push;
 #[cfg(test)]
@@ -125,6 +126,21 @@ impl Notifier {
         if is_ready {
             self.noted.notify_one();
         }
+    }
+
+    /// Notes devices whose session led to nobody. Most have connected elsewhere, and what is left of
+    /// the session of another is removed just then, so they are looked up an interval later.
+    pub(crate) fn note_later(&self, asleep: Vec<DeviceRef>) {
+        if asleep.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut schedule = self.schedule.lock();
+        for device in asleep {
+            self.meters.noted(schedule.note_later(device, now));
+        }
+        drop(schedule);
+        self.noted.notify_one();
     }
 
     /// Sends what waits, each once and at once, and ends.

@@ -78,7 +78,11 @@ pub async fn start(config: ChatConfig) -> Result<Running, StartError> {
     let http = http::serve(http_listener, &readiness, Default::default(), &shutdown)?;
     let notifier = Notifier::start(&config.push, store.clone(), &stop)?;
     let router = Arc::new(Router {
-        dispatcher: Dispatcher::start(store.watch_gateways(Kind::Gateway), stop.clone()),
+        dispatcher: Dispatcher::start(
+            store.watch_gateways(Kind::Gateway),
+            notifier.clone(),
+            stop.clone(),
+        ),
         gate: Mutex::new(Gate::new(Duration::from_millis(config.store_latency_ms))),
         notifier: notifier.clone(),
         store: store.clone(),

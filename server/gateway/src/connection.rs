@@ -12,8 +12,11 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 use switchboard_api::{
-    device::v1::{ServerFrame, client_frame, error::Code, redirect::Reason, server_frame::Frame},
-    v1::{ItemStatus, release_request},
+    device::v1::{
+        self as device, ServerFrame, client_frame, error::Code, redirect::Reason,
+        server_frame::Frame,
+    },
+    v1::ItemStatus,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -29,7 +32,7 @@ use crate::{
     outcome::Outcome,
     peers::{Event, Moment, Peer},
     receipts::Batch,
-    route::{Item, Route, Ticket, What},
+    route::{Parcel, Route, Ticket, What},
     socket::{Moved, Socket},
 };
 
@@ -58,11 +61,11 @@ impl End {
         }
     }
 
-    /// The device is sent away. A session per device need not be released: the incarnation ends.
+    /// The device is sent away. Its session is still this connection's if the gateway is emptied.
     fn leave(reason: Reason, retry_after_ms: u64) -> Self {
         let frame = Some(handshake::redirect(reason, retry_after_ms));
-        let replaced = reason == Reason::Replaced;
-        Self { frame, settle: !replaced && reason != Reason::LeaseLost, release: false }
+        let is_ours = !matches!(reason, Reason::Replaced | Reason::LeaseLost);
+        Self { frame, settle: is_ours, release: is_ours }
     }
 }
 
@@ -152,12 +155,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if end.settle {
             let _ = timeout(SETTLE_MAX, self.settle()).await;
         }
+        // When the process ends, its incarnation does, and with it all sessions in one write.
         if end.release && !self.listed.gateway.draining.is_cancelled() {
-            let peer = self.peer();
-            let device = Some(peer.device());
-            let item = release_request::Item { device, epoch: peer.epoch() };
-            // What is not released ends with the device's next claim.
-            let _ = self.listed.gateway.releases.submit(item, |()| {});
+            self.listed.gateway.release(self.peer().session());
         }
     }
 
@@ -304,7 +304,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 }
                 Action::Fetch(order) => self.listed.gateway.fetch(self.listed.peer.clone(), order),
                 Action::Ack { id, item } => self.ack(id, item),
-                Action::Route { id, send } => self.route(id, What::Send(send)),
+                Action::Route { sends } => self.route_sends(sends),
                 Action::RouteReceipts { id, batch } => self.route_receipts(id, batch),
                 Action::Close(ending) => return Some(End::of(ending)),
             }
@@ -321,24 +321,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    fn route_receipts(&mut self, id: u64, batch: Batch) {
-        self.route(id, What::Receipts(batch));
+    fn route_sends(&mut self, sends: Vec<(u64, device::Send)>) {
+        let peer = self.peer();
+        let ticketed = |(id, send)| (Ticket::new(peer.clone(), id), send);
+        let sends = sends.into_iter().map(ticketed).collect();
+        self.route(What::Sends(sends));
     }
 
-    fn route(&mut self, id: u64, what: What) {
-        let peer = self.listed.peer.clone();
+    fn route_receipts(&mut self, id: u64, batch: Batch) {
+        let ticket = Ticket::new(self.peer().clone(), id);
+        self.route(What::Receipts(ticket, batch));
+    }
+
+    fn route(&mut self, what: What) {
+        let parcel = Parcel { from: self.peer().device(), what };
         if !self.route.as_ref().is_some_and(|route| route.is_live()) {
-            self.route = self.listed.gateway.routes.pick(peer.connection_id);
+            self.route = self.listed.gateway.routes.pick(self.peer().connection_id);
         }
         match &self.route {
-            Some(route) => {
-                let from = peer.device();
-                route.submit(Item { ticket: Ticket::new(peer, id), from, what });
-            }
-            None => {
-                let outcome = Outcome { retry_after_ms: 100, ..Outcome::UNAVAILABLE };
-                peer.tell(Event::Routed { id, outcome });
-            }
+            Some(route) => route.submit(parcel),
+            None => parcel.answer(Outcome { retry_after_ms: 100, ..Outcome::UNAVAILABLE }),
         }
     }
 

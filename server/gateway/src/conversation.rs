@@ -27,7 +27,7 @@ use switchboard_api::{
 
 use crate::{
     delivery::{self, Claimed, Delivery, Entry, FetchOrder, Page},
-    limits::READS_PENDING_MAX,
+    limits::{FENCED_WAIT, READS_PENDING_MAX},
     outcome::Outcome,
     peers::Event,
     receipts::{Batch, Done, Purpose, Receipts},
@@ -75,7 +75,11 @@ impl Meaning {
     pub(crate) fn of(event: Event, current: u64) -> Self {
         match event {
             Event::Push { epoch, message } if epoch == current => Self::Input(Input::Push(message)),
-            Event::Replaced { epoch } if epoch == current => Self::Replaced,
+            // Nobody else has taken its place, so the device is to come again.
+            Event::Replaced { epoch, gone: true } if epoch == current => {
+                Self::Leave { reason: Reason::LeaseLost, retry_after_ms: 0 }
+            }
+            Event::Replaced { epoch, gone: false } if epoch == current => Self::Replaced,
             Event::Push { .. } | Event::Replaced { .. } => Self::Nothing,
             Event::Page { id, page } => Self::Input(Input::Page { id, page }),
             Event::Routed { id, outcome } => Self::Input(Input::Routed { id, outcome }),
@@ -95,8 +99,8 @@ pub(crate) enum Action {
     Fetch(FetchOrder),
     /// Acknowledge at the store.
     Ack { id: u64, item: ack_request::Item },
-    /// Hand to a chat, in this order.
-    Route { id: u64, send: device::Send },
+    /// Hand to a chat as one: they are to the same user, in this order.
+    Route { sends: Vec<(u64, device::Send)> },
     /// Hand to a chat.
     RouteReceipts { id: u64, batch: Batch },
     /// End the connection.
@@ -145,6 +149,9 @@ pub(crate) struct Conversation {
     sending: Sending,
     /// Count of what was routed; ids are never used twice, so a late answer finds nothing.
     routed: u64,
+    /// The session was found replaced. Whoever claimed says so, and unless that comes before this time,
+    /// the connection ends all the same.
+    fenced_until: Option<Instant>,
     /// The last frames have been taken: only settling goes on.
     parted: bool,
 }
@@ -157,6 +164,7 @@ impl Conversation {
             receipts: Receipts::new(seed),
             sending: Sending::new(seed),
             routed: 0,
+            fenced_until: None,
             parted: false,
         }
     }
@@ -171,9 +179,9 @@ impl Conversation {
         self.parted = true;
     }
 
-    /// Whether all that the device acknowledged has been removed at the store.
+    /// Whether all that the device acknowledged has been removed at the store, or can no more be.
     pub(crate) fn is_settled(&self) -> bool {
-        self.settle.is_empty()
+        self.settle.is_empty() || self.fenced_until.is_some()
     }
 
     /// Takes an input. `limited` answers how long a send has to wait for the device's rate.
@@ -197,7 +205,7 @@ impl Conversation {
             Input::Routed { id, outcome } => self.routed(id, outcome, now, actions),
             Input::Acked { id, status } => {
                 if self.settle.answered(id, status, now.at) == Settled::Fenced {
-                    actions.push(Action::Close(Ending::Replaced));
+                    self.fenced_until = Some(now.at + FENCED_WAIT);
                 }
             }
         }
@@ -211,12 +219,18 @@ impl Conversation {
             let mut steps = Vec::new();
             self.delivery.poll(now.at, &mut steps);
             self.follow(steps, now, actions);
-            let mut sends = Vec::new();
-            self.sending.next(&mut self.routed, now.at, &mut sends);
-            actions.extend(sends.into_iter().map(|(id, send)| Action::Route { id, send }));
+            let mut batches = Vec::new();
+            self.sending.next(&mut self.routed, now.at, &mut batches);
+            actions.extend(batches.into_iter().map(|sends| Action::Route { sends }));
         }
         while let Some((id, batch)) = self.receipts.next(&mut self.routed, now.at) {
             actions.push(Action::RouteReceipts { id, batch });
+        }
+        if let Some(until) = self.fenced_until {
+            if until <= now.at {
+                actions.push(Action::Close(Ending::Replaced));
+            }
+            return;
         }
         while let Some((id, item)) = self.settle.next_ack(self.delivery.first_out(), now.at) {
             actions.push(Action::Ack { id, item });
@@ -225,7 +239,7 @@ impl Conversation {
 
     /// When [`Conversation::poll`] is due although nothing came.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        let settling = [self.receipts.wake_at(), self.settle.wake_at()];
+        let settling = [self.receipts.wake_at(), self.settle.wake_at(), self.fenced_until];
         let serving = [self.delivery.wake_at(), self.sending.wake_at()];
         let serving = serving.into_iter().flatten().filter(|_| !self.parted);
         settling.into_iter().flatten().chain(serving).min()

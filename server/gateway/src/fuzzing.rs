@@ -256,9 +256,11 @@ impl World {
                     self.fetches.push(order);
                 }
                 Action::Ack { id, item } => self.acked(id, item.up_to_seq, &item.seqs),
-                Action::Route { id, .. } => {
-                    self.fresh(id);
-                    self.routed.push(id);
+                Action::Route { sends } => {
+                    for (id, _) in sends {
+                        self.fresh(id);
+                        self.routed.push(id);
+                    }
                 }
                 Action::RouteReceipts { id, batch } => {
                     self.fresh(id);

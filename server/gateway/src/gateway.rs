@@ -12,11 +12,14 @@ use switchboard_api::{
     device::v1::redirect::Reason,
     v1::{
         FetchRequest, ItemStatus, SessionInfo, ack_request, ack_response, claim_request,
-        claim_response, release_request,
+        claim_response, release_request, release_response,
     },
 };
 use switchboard_sdk::{Client, Lease};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::sleep,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -27,7 +30,10 @@ use crate::{
     batcher::Batcher,
     delivery::{FetchOrder, Page},
     drain::Draining,
-    limits::{FETCHES_UNDER_WAY_MAX, SPREAD_LOGINS_PER_SECOND, SPREAD_MIN},
+    limits::{
+        FETCHES_UNDER_WAY_MAX, RELEASE_ATTEMPTS_MAX, RELEASE_PAUSE, SPREAD_LOGINS_PER_SECOND,
+        SPREAD_MIN,
+    },
     meters::Meters,
     notices::Notices,
     peers::{Event, Peer, Peers},
@@ -167,16 +173,22 @@ impl Gateway {
         });
     }
 
-    /// Sees to it that the connection of a replaced session ends.
-    pub(crate) fn replaced(&self, own: &Peer, session: SessionInfo) {
+    /// Sees to it that the connection of a replaced session ends. `gone`: so has the one that claimed.
+    pub(crate) fn replaced(&self, own: &Peer, session: SessionInfo, gone: bool) {
         let lease = *self.lease.borrow();
         if (session.gateway_id, session.incarnation) != (lease.gateway_id, lease.incarnation) {
-            self.notices.replaced(session);
+            self.notices.replaced(session, gone);
         } else if session.connection_id != own.connection_id
             && let Some(peer) = self.peers.get(session.connection_id)
         {
-            peer.tell(replaced_here(own.connection_id, &session));
+            peer.tell(replaced_here(own.connection_id, &session, gone));
         }
+    }
+
+    /// Ends a session in the background, unless another has taken its place.
+    pub(crate) fn release(&self, session: release_request::Item) {
+        // One that finds no room ends with the device's next claim, or the next push for it.
+        let _ = self.releases.submit(session, |()| {});
     }
 
     /// Sends devices away: those of `incarnations`, each told to come back at another time.
@@ -209,11 +221,9 @@ pub(crate) fn now() -> Instant {
 /// What a connection of this gateway hears whose session was replaced by another connection's claim.
 /// A claim may be made long after its connection was opened, if the store could not be reached; when
 /// the device has connected anew meanwhile, nobody else has taken its place, and it comes again.
-fn replaced_here(claimant: u64, session: &SessionInfo) -> Event {
-    if session.connection_id > claimant {
-        return Event::Leave { reason: Reason::LeaseLost, retry_after_ms: 0 };
-    }
-    Event::Replaced { epoch: session.epoch }
+fn replaced_here(claimant: u64, session: &SessionInfo, gone: bool) -> Event {
+    let gone = gone || session.connection_id > claimant;
+    Event::Replaced { epoch: session.epoch, gone }
 }
 
 async fn claim(client: Client, claims: Vec<Claim>) -> Vec<claim_response::Result> {
@@ -247,11 +257,31 @@ async fn claim(client: Client, claims: Vec<Claim>) -> Vec<claim_response::Result
 
 async fn release(client: Client, items: Vec<release_request::Item>) -> Vec<()> {
     let count = items.len();
-    // FENCED is fine, and what is not released ends with the device's next claim.
-    if let Err(error) = client.release(items).await {
-        debug!(%error, "a batch of releases failed");
+    let mut rest = items;
+    for attempt in 1..=RELEASE_ATTEMPTS_MAX {
+        match client.release(rest.clone()).await {
+            Ok(results) => rest = unreleased(rest, &results),
+            Err(error) => {
+                debug!(%error, "a batch of releases failed");
+                break;
+            }
+        }
+        if rest.is_empty() || attempt == RELEASE_ATTEMPTS_MAX {
+            break;
+        }
+        sleep(RELEASE_PAUSE).await;
     }
     vec![(); count]
+}
+
+/// Those that the store could not take now. FENCED is fine: another session has taken the place.
+fn unreleased(
+    items: Vec<release_request::Item>,
+    results: &[release_response::Result],
+) -> Vec<release_request::Item> {
+    let status = |at: usize| results.get(at).map_or(ItemStatus::Unavailable, |it| it.status());
+    let again = |at| matches!(status(at), ItemStatus::Unavailable | ItemStatus::Overloaded);
+    items.into_iter().enumerate().filter(|(at, _)| again(*at)).map(|(_, item)| item).collect()
 }
 
 async fn ack(client: Client, items: Vec<ack_request::Item>) -> Vec<ItemStatus> {
@@ -268,14 +298,29 @@ async fn ack(client: Client, items: Vec<ack_request::Item>) -> Vec<ItemStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conversation::Meaning;
+
+    #[test]
+    fn a_release_that_found_no_room_or_no_answer_is_repeated() {
+        let item = |epoch| release_request::Item { device: None, epoch };
+        let answers =
+            [ItemStatus::Ok, ItemStatus::Unavailable, ItemStatus::Fenced, ItemStatus::Overloaded];
+        let results = answers.map(|status| release_response::Result { status: status.into() });
+        let left = unreleased((1..=5).map(item).collect(), &results);
+        assert_eq!(left, [item(2), item(4), item(5)]);
+    }
 
     #[test]
     fn a_claim_that_comes_late_sends_the_newer_connection_of_its_device_away_for_a_moment_only() {
         let session = SessionInfo { connection_id: 7, epoch: 40, ..SessionInfo::default() };
-        assert!(matches!(replaced_here(8, &session), Event::Replaced { epoch: 40 }));
-        let late = replaced_here(6, &session);
-        let Event::Leave { reason: Reason::LeaseLost, retry_after_ms: 0 } = late else {
-            panic!("it would not come again: {late:?}");
-        };
+        let meant = |claimant, gone| Meaning::of(replaced_here(claimant, &session, gone), 40);
+        assert!(matches!(meant(8, false), Meaning::Replaced));
+        for late in [meant(6, false), meant(8, true)] {
+            let Meaning::Leave { reason: Reason::LeaseLost, retry_after_ms: 0 } = late else {
+                panic!("it would not come again: {late:?}");
+            };
+        }
+        let other = Meaning::of(replaced_here(6, &session, true), 41);
+        assert!(matches!(other, Meaning::Nothing));
     }
 }

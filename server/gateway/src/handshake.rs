@@ -165,7 +165,13 @@ async fn claim<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let epoch = claimed(gateway, &result)?;
     peer.set_epoch(epoch);
     if let Some(session) = result.replaced.clone() {
-        gateway.replaced(&peer, session_of(session, &device));
+        // A claim may be made long after the device has gone to another gateway.
+        let gone = socket.has_ended();
+        gateway.replaced(&peer, session_of(session, &device), gone);
+        if gone {
+            gateway.release(peer.session());
+            return Err(Refused::Gone);
+        }
     }
     // The lease may have ended meanwhile; then the session has ended with it.
     if !gateway.lease.borrow().is_held() || gateway.lease.borrow().incarnation != lease.incarnation
@@ -179,7 +185,10 @@ async fn claim<S: AsyncRead + AsyncWrite + Unpin + Send>(
         keepalive_ms: gateway.config.keepalive_ms,
         backlog: result.backlog,
     });
-    socket.queue(&ServerFrame { frame: Some(welcome) }).map_err(|_| Refused::Gone)?;
+    if socket.queue(&ServerFrame { frame: Some(welcome) }).is_err() {
+        gateway.release(peer.session());
+        return Err(Refused::Gone);
+    }
     let window = match hello.window {
         0 => gateway.config.window_default,
         asked => validate::window(asked),

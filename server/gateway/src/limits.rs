@@ -49,6 +49,8 @@ pub(crate) const SEND_FOLLOWS_AFTER: Duration = Duration::from_millis(200);
 pub(crate) const REFUSED_GRACE: Duration = Duration::from_secs(30);
 /// Recipients a send to whom was refused and is waited for, a connection.
 pub(crate) const GATES_MAX: usize = 1_024;
+/// Sends of a connection that are remembered as durable for the sake of repeats under way.
+pub(crate) const DURABLE_KNOWN_MAX: usize = SENDS_PENDING_MAX;
 /// Read receipts of a connection under way, in batches.
 pub(crate) const READS_PENDING_MAX: usize = 64;
 
@@ -60,14 +62,18 @@ pub(crate) const BATCH_WAIT: Duration = Duration::from_millis(2);
 pub(crate) const BATCH_QUEUE_MAX: usize = 16_384;
 /// Batches of a kind under way.
 pub(crate) const BATCHES_UNDER_WAY_MAX: usize = 16;
+/// How often sessions are released that the store cannot take, and the pause in between.
+pub(crate) const RELEASE_ATTEMPTS_MAX: u32 = 4;
+/// See [`RELEASE_ATTEMPTS_MAX`].
+pub(crate) const RELEASE_PAUSE: Duration = Duration::from_millis(500);
 /// Fetches under way over all connections.
 pub(crate) const FETCHES_UNDER_WAY_MAX: usize = 256;
 
-/// Sends and receipts that wait for a Route stream.
+/// Batches of sends and of receipts that wait for a Route stream.
 pub(crate) const ROUTE_QUEUE_MAX: usize = 16_384;
 /// Items of one Route request.
 pub(crate) const ROUTE_ITEMS_MAX: usize = 512;
-/// Bytes of bodies in one Route request.
+/// Bytes of bodies in one Route request of several batches.
 pub(crate) const ROUTE_BYTES_MAX: usize = 1024 * 1024;
 /// Route requests handed to the transport and not yet sent.
 pub(crate) const ROUTE_REQUESTS_MAX: usize = 8;
@@ -93,6 +99,9 @@ pub(crate) const RECONCILE_SOON: Duration = Duration::from_millis(100);
 /// See [`RECONCILE_SOON`].
 pub(crate) const RECONCILE_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long a connection whose session was found replaced waits to be told by whom, so that its device
+/// comes again if nobody is there.
+pub(crate) const FENCED_WAIT: Duration = Duration::from_secs(1);
 /// A connection that says nothing for this many keepalives, in tenths, is closed.
 pub(crate) const SILENCE_IN_TENTHS_OF_KEEPALIVE: u32 = 25;
 /// A device that has taken fewer bytes than these by the end of `write_stall_ms`, while more wait
@@ -151,7 +160,12 @@ const _: () = {
     // A burst that the rate limit lets through is not refused for another reason.
     assert!(SENDS_PENDING_MAX >= wire::SENDS_BURST as usize);
     assert!(ROUTE_ITEMS_MAX <= wire::ROUTE_ITEMS_MAX);
-    assert!(ROUTE_BYTES_MAX + wire::BODY_BYTES_MAX < wire::REQUEST_BYTES_MAX);
+    // All that a connection has pending may go to one user, and is one request then.
+    assert!(SENDS_PENDING_MAX <= ROUTE_ITEMS_MAX && ROUTE_BYTES_MAX <= SEND_BYTES_PENDING_MAX);
+    assert!(
+        SEND_BYTES_PENDING_MAX + ROUTE_ITEMS_MAX * wire::ENVELOPE_BYTES_MAX
+            <= wire::REQUEST_BYTES_MAX
+    );
     assert!(BATCH_ITEMS_MAX <= wire::ITEMS_PER_BATCH_MAX);
     assert!(NOTICES_BATCH_MAX <= wire::ITEMS_PER_BATCH_MAX);
 };

@@ -18,10 +18,16 @@ use crate::{
     route::channel,
 };
 
+/// A session that was replaced. `gone`: by a connection that is no more.
+struct Notice {
+    session: SessionInfo,
+    gone: bool,
+}
+
 /// A handle to the task that sends notices.
 #[derive(Clone)]
 pub(crate) struct Notices {
-    queue: mpsc::Sender<SessionInfo>,
+    queue: mpsc::Sender<Notice>,
 }
 
 impl Notices {
@@ -48,16 +54,16 @@ impl Notices {
     }
 
     /// Tells the gateway of this session, if it can be told soon.
-    pub(crate) fn replaced(&self, session: SessionInfo) {
+    pub(crate) fn replaced(&self, session: SessionInfo, gone: bool) {
         // Full or ended: fencing needs no notice.
-        let _ = self.queue.try_send(session);
+        let _ = self.queue.try_send(Notice { session, gone });
     }
 }
 
 /// By the address of the gateway whose current life holds the session; the rest need no notice.
-fn sort(list: &[GatewayInfo], sessions: Vec<SessionInfo>) -> HashMap<String, Vec<Replaced>> {
+fn sort(list: &[GatewayInfo], notices: Vec<Notice>) -> HashMap<String, Vec<Replaced>> {
     let mut sorted: HashMap<String, Vec<Replaced>> = HashMap::new();
-    for session in sessions {
+    for Notice { session, gone } in notices {
         let holder = list.iter().find(|gateway| {
             gateway.live
                 && (gateway.gateway_id, gateway.incarnation)
@@ -68,6 +74,7 @@ fn sort(list: &[GatewayInfo], sessions: Vec<SessionInfo>) -> HashMap<String, Vec
                 device: session.device,
                 connection_id: session.connection_id,
                 epoch: session.epoch,
+                gone,
             });
         }
     }

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use switchboard_api::{
     device::v1::redirect::Reason,
-    v1::{DeviceRef, ItemStatus, Message},
+    v1::{DeviceRef, ItemStatus, Message, release_request},
 };
 use tokio::sync::{Notify, futures::Notified};
 
@@ -58,8 +58,8 @@ pub(crate) enum Event {
     Routed { id: u64, outcome: Outcome },
     /// The store answered an ack.
     Acked { id: u64, status: ItemStatus },
-    /// The session with this epoch has been replaced.
-    Replaced { epoch: u64 },
+    /// The session with this epoch has been replaced. `gone`: by a connection that is no more.
+    Replaced { epoch: u64, gone: bool },
     /// Nothing was heard of the device for too long.
     Silent,
     /// The device is sent away.
@@ -122,6 +122,11 @@ impl Peer {
 
     pub(crate) fn set_epoch(&self, epoch: u64) {
         self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Its session, as it is released.
+    pub(crate) fn session(&self) -> release_request::Item {
+        release_request::Item { device: Some(self.device()), epoch: self.epoch() }
     }
 
     /// A copy of the device's name.

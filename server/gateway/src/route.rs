@@ -7,7 +7,8 @@
 //! ```
 //! A connection stays with one stream for as long as that lives. Every item that was taken is
 //! answered exactly once; what a broken stream owed is answered UNAVAILABLE, and the connection
-//! sends it again, in order, on another.
+//! sends it again, in order, on another. Sends that must not overtake each other are one parcel,
+//! which is queued, refused, written and lost as a whole.
 
 mod book;
 mod stream;
@@ -39,11 +40,12 @@ use crate::{
     receipts::Batch,
 };
 
-/// What goes to a chat.
+/// What goes to a chat, and who waits for the answers.
 #[derive(Debug)]
 pub(crate) enum What {
-    Send(Send),
-    Receipts(Batch),
+    /// To one user, in this order.
+    Sends(Vec<(Ticket, Send)>),
+    Receipts(Ticket, Batch),
 }
 
 /// Who waits for an answer. Dropped without one, it answers UNAVAILABLE, so none is ever owed.
@@ -74,18 +76,41 @@ impl Drop for Ticket {
     }
 }
 
-/// An item, and who waits for its answer.
+/// What is never parted on its way: if a send could get through after one before it was refused or
+/// lost, it would overtake that one.
 #[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) ticket: Ticket,
+pub(crate) struct Parcel {
     pub(crate) from: DeviceRef,
     pub(crate) what: What,
+}
+
+impl Parcel {
+    fn items(&self) -> usize {
+        match &self.what {
+            What::Sends(sends) => sends.len(),
+            What::Receipts(..) => 1,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.what {
+            What::Sends(sends) => sends.iter().map(|(_, send)| send.body.len()).sum(),
+            What::Receipts(_, batch) => batch.message_ids.len() * 16,
+        }
+    }
+
+    pub(crate) fn answer(self, outcome: Outcome) {
+        match self.what {
+            What::Sends(sends) => sends.into_iter().for_each(|(ticket, _)| ticket.answer(outcome)),
+            What::Receipts(ticket, _) => ticket.answer(outcome),
+        }
+    }
 }
 
 /// One chat's stream.
 #[derive(Debug)]
 pub(crate) struct Route {
-    queue: mpsc::Sender<Item>,
+    queue: mpsc::Sender<Parcel>,
     live: AtomicBool,
 }
 
@@ -94,16 +119,16 @@ impl Route {
         self.live.load(Ordering::Acquire)
     }
 
-    /// Takes an item, or answers that it cannot.
-    pub(crate) fn submit(&self, item: Item) {
-        if let Err(refused) = self.queue.try_send(item) {
+    /// Takes a parcel, or answers that it cannot.
+    pub(crate) fn submit(&self, parcel: Parcel) {
+        if let Err(refused) = self.queue.try_send(parcel) {
             let overloaded = matches!(refused, mpsc::error::TrySendError::Full(_));
-            let item = refused.into_inner();
+            let parcel = refused.into_inner();
             let mut outcome = Outcome { retry_after_ms: 50, ..Outcome::UNAVAILABLE };
             if overloaded {
                 outcome.status = switchboard_api::v1::ItemStatus::Overloaded;
             }
-            item.ticket.answer(outcome);
+            parcel.answer(outcome);
         }
     }
 }
@@ -171,12 +196,12 @@ impl Routes {
             }
             let task = stop.child_token();
             known.insert(key, task.clone());
-            let (queue, items) = mpsc::channel(ROUTE_QUEUE_MAX);
+            let (queue, parcels) = mpsc::channel(ROUTE_QUEUE_MAX);
             let route = Arc::new(Route { queue, live: AtomicBool::new(false) });
             self.routes.write().push(route.clone());
             let (routes, address) = (self.clone(), chat.address.clone());
             tokio::spawn(async move {
-                stream::run(&routes, &route, &address, items, task).await;
+                stream::run(&routes, &route, &address, parcels, task).await;
                 routes.routes.write().retain(|other| !Arc::ptr_eq(other, &route));
             });
         }
@@ -188,5 +213,87 @@ impl Routes {
             self.meters.routes_broken.increment(1);
             self.broken.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use switchboard_api::v1::{ItemStatus, RouteResponse, route_response};
+
+    use super::*;
+    use crate::peers::Peers;
+
+    /// So many sends of a device to one user, with bodies of so many bytes.
+    fn parcel(peer: &Arc<Peer>, ids: std::ops::Range<u64>, bytes: usize) -> Parcel {
+        let send = |id| {
+            (Ticket::new(peer.clone(), id), Send { body: vec![0; bytes].into(), ..Send::default() })
+        };
+        Parcel { from: peer.device(), what: What::Sends(ids.map(send).collect()) }
+    }
+
+    fn peer() -> Arc<Peer> {
+        Peers::default().add(&DeviceRef { user: "alice".into(), device: 1 }, 1)
+    }
+
+    /// The ids that were answered so, in this order.
+    fn answered(peer: &Peer, with: ItemStatus) -> Vec<u64> {
+        let answer = |event| match event {
+            Event::Routed { id, outcome } if outcome.status == with => id,
+            other => panic!("{other:?}"),
+        };
+        peer.take().events.into_iter().map(answer).collect()
+    }
+
+    #[test]
+    fn a_batch_that_finds_no_room_is_refused_whole_although_room_appears_meanwhile() {
+        let (queue, mut queued) = mpsc::channel(2);
+        let route = Route { queue, live: AtomicBool::new(true) };
+        let peer = peer();
+        route.submit(parcel(&peer, 0..1, 0));
+        route.submit(parcel(&peer, 1..4, 0));
+        route.submit(parcel(&peer, 4..7, 0));
+        assert_eq!(answered(&peer, ItemStatus::Overloaded), [4, 5, 6]);
+        let taken: Vec<usize> =
+            std::iter::from_fn(|| queued.try_recv().ok()).map(|parcel| parcel.items()).collect();
+        assert_eq!(taken, [1, 3]);
+        assert_eq!(
+            answered(&peer, ItemStatus::Unavailable),
+            [0, 1, 2, 3],
+            "they were lost with the queue"
+        );
+    }
+
+    #[test]
+    fn a_batch_is_written_whole_and_stamped_once() {
+        let peer = peer();
+        let mut book = book::Book::default();
+        let now = std::time::Instant::now();
+        let mut gathered = vec![parcel(&peer, 0..300, 0), parcel(&peer, 300..600, 0)];
+        for (count, failures) in [(300, 0), (300, 7)] {
+            let request = book.request(stream::cut(&mut gathered), now);
+            assert_eq!((request.sends.len(), request.failures_seen), (count, failures));
+            let results = Vec::new();
+            book.answered(&RouteResponse { results, failures: 7 }, now);
+        }
+        let results = vec![route_response::Result { id: 600, ..Default::default() }];
+        book.answered(&RouteResponse { results, failures: 7 }, now);
+        drop(book);
+        assert_eq!(peer.take().events.len(), 600, "each is answered once");
+    }
+
+    #[test]
+    fn a_request_is_within_its_bounds_but_for_a_single_batch() {
+        use crate::limits::{ROUTE_BYTES_MAX, ROUTE_ITEMS_MAX};
+        let peer = peer();
+        let body = ROUTE_BYTES_MAX / 4;
+        let mut gathered: Vec<Parcel> =
+            [0..6, 6..9, 9..10, 10..11].map(|ids| parcel(&peer, ids, body)).into();
+        let half = ROUTE_ITEMS_MAX as u64 / 2;
+        gathered.extend([0..half, 0..half, 0..1].map(|ids| parcel(&peer, ids, 0)));
+        let mut requests = Vec::new();
+        while !gathered.is_empty() {
+            requests.push(stream::cut(&mut gathered).iter().map(Parcel::items).sum::<usize>());
+        }
+        assert_eq!(requests, [6, 4, 1 + ROUTE_ITEMS_MAX / 2, ROUTE_ITEMS_MAX / 2 + 1]);
     }
 }

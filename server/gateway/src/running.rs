@@ -140,12 +140,6 @@ pub async fn start_with(config: GatewayConfig, verifier: Verifier) -> Result<Run
 
     let (peers, meters) = (Arc::new(Peers::default()), Arc::new(Meters::new()));
     let broken = Arc::new(Notify::new());
-    let service = Service {
-        peers: peers.clone(),
-        meters: meters.clone(),
-        broken: broken.clone(),
-        stop: stop.clone(),
-    };
     let counted = peers.clone();
     let load = move || Load { connections: counted.len() as u64, load: 0.0 };
     let registration = Registration::start(client.clone(), &name, &advertise, Kind::Gateway, load)?;
@@ -160,6 +154,7 @@ pub async fn start_with(config: GatewayConfig, verifier: Verifier) -> Result<Run
         broken: broken.clone(),
     };
     let gateway = Gateway::new(parts, &stop);
+    let service = Service { gateway: gateway.clone(), broken: broken.clone(), stop: stop.clone() };
     serve(grpc, service, Drains(gateway.clone()), &shutdown, died.clone()).await?;
     let interval = Duration::from_millis(gateway.config.reconcile_ms);
     spawn(&stop, lease::follow(gateway.clone(), readiness.clone()));

@@ -10,6 +10,8 @@
 //! - After a send was refused with the wish to try again, later ones to the same recipient are
 //!   refused too until the device repeats that one, since they were written before the device knew
 //!   and would overtake it. If it does not repeat it for long, the connection ends.
+//! - What is pending is never refused, and nothing waits for a repeat of what is durable: the device
+//!   hears Accepted of it and repeats it no more.
 //! - A pair with sends that wait and none under way is in `ready` or, until its time, in `retrying`; so
 //!   what is due is found without looking at all pairs, of which a busy device has many.
 //! - What is pending is bounded in number and bytes; beyond that the device is told OVERLOADED.
@@ -31,9 +33,9 @@ use switchboard_api::{
 
 use crate::{
     limits::{
-        GATES_MAX, REFUSED_GRACE, RETRY_MAX, RETRY_MIN, SEND_BYTES_PENDING_MAX, SEND_FOLLOWS_AFTER,
-        SEND_RETRY_AFTER, SEND_RETRY_AFTER_MAX, SEND_TRIED_MAX, SENDS_PENDING_MAX,
-        SENDS_PENDING_OVERLOADED,
+        DURABLE_KNOWN_MAX, GATES_MAX, REFUSED_GRACE, RETRY_MAX, RETRY_MIN, SEND_BYTES_PENDING_MAX,
+        SEND_FOLLOWS_AFTER, SEND_RETRY_AFTER, SEND_RETRY_AFTER_MAX, SEND_TRIED_MAX,
+        SENDS_PENDING_MAX, SENDS_PENDING_OVERLOADED,
     },
     outcome::{Outcome, Verdict},
     pacing::Pacing,
@@ -78,6 +80,13 @@ struct Gate {
     until: Instant,
 }
 
+/// What became durable while repeats may be on their way that the device wrote before it knew.
+#[derive(Debug)]
+struct Durable {
+    message_ids: VecDeque<Bytes>,
+    until: Instant,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Sending {
@@ -92,6 +101,8 @@ pub(crate) struct Sending {
     pending_bytes: usize,
     /// By recipient.
     gates: BTreeMap<Bytes, Gate>,
+    /// None unless the device has repeated something or was asked to, so most have none.
+    durable: Option<Durable>,
     /// Sends that may be under way.
     window: usize,
     /// A chat had no room: nothing is handed over before.
@@ -113,6 +124,7 @@ impl Sending {
             pending: 0,
             pending_bytes: 0,
             gates: BTreeMap::new(),
+            durable: None,
             window: SENDS_PENDING_MAX,
             held_until: None,
             holding: Pacing::new(RETRY_MIN, RETRY_MAX, seed),
@@ -123,7 +135,14 @@ impl Sending {
 
     /// Whether nothing waits, is under way, or is expected again.
     pub(crate) fn is_empty(&self) -> bool {
-        self.pairs.is_empty() && self.users.is_empty() && self.gates.is_empty()
+        let nothing_pends = self.pairs.is_empty() && self.users.is_empty();
+        nothing_pends && self.gates.is_empty() && self.durable.is_none()
+    }
+
+    /// The sends that are waited for before others.
+    #[cfg(test)]
+    pub(crate) fn expected(&self) -> impl Iterator<Item = &Bytes> {
+        self.gates.values().map(|gate| &gate.message_id)
     }
 
     /// A valid send came. `limited`: the device has used up its rate and is to wait this long.
@@ -134,6 +153,11 @@ impl Sending {
         now: Instant,
         answers: &mut Vec<Answer>,
     ) {
+        if self.is_pending(&send) {
+            // An impatient device; one answer serves both.
+            self.expect_repeats(now);
+            return;
+        }
         if let Some(gate) = self.gates.get(&send.to_user) {
             if gate.message_id != send.message_id {
                 let pause = gate.open_at.saturating_duration_since(now).max(SEND_FOLLOWS_AFTER);
@@ -166,17 +190,25 @@ impl Sending {
             failing_since: None,
             pacing: Pacing::new(RETRY_MIN, RETRY_MAX, seed),
         });
-        let known = pair.under_way.iter().map(|item| &item.send).chain(&pair.waiting);
-        if known.into_iter().any(|known| known.message_id == send.message_id) {
-            // An impatient device; one answer serves both.
-            return;
-        }
         self.pending += 1;
         self.pending_bytes = bytes;
         if pair.under_way.is_empty() && pair.waiting.is_empty() {
             self.ready.push_back(send.to_user.clone());
         }
         pair.waiting.push_back(send);
+    }
+
+    fn is_pending(&self, send: &Send) -> bool {
+        let Some(pair) = self.pairs.get(&send.to_user) else { return false };
+        let mut known = pair.under_way.iter().map(|item| &item.send).chain(&pair.waiting);
+        known.any(|known| known.message_id == send.message_id)
+    }
+
+    /// The device repeats what it has no answer to: from here on it is remembered what has one.
+    fn expect_repeats(&mut self, now: Instant) {
+        let until = now + REFUSED_GRACE;
+        let empty = || Durable { message_ids: VecDeque::new(), until };
+        self.durable.get_or_insert_with(empty).until = until;
     }
 
     /// How many sends may be pending: while chats have no room no more than soon will be taken.
@@ -191,8 +223,16 @@ impl Sending {
         self.holding.shortened((2 * lasted).clamp(2 * SEND_RETRY_AFTER, SEND_RETRY_AFTER_MAX))
     }
 
-    /// The sends to hand to a chat now, in order, with ids taken from the connection's count.
-    pub(crate) fn next(&mut self, ids: &mut u64, now: Instant, sends: &mut Vec<(u64, Send)>) {
+    /// The sends to hand to a chat now, a batch for each recipient, with ids taken from the
+    /// connection's count. A batch is not to be parted: it succeeds in order, or fails from some
+    /// place on.
+    pub(crate) fn next(
+        &mut self,
+        ids: &mut u64,
+        now: Instant,
+        batches: &mut Vec<Vec<(u64, Send)>>,
+    ) {
+        self.durable.take_if(|durable| durable.until <= now);
         if self.held_until.is_some_and(|until| now < until) {
             return;
         }
@@ -209,14 +249,16 @@ impl Sending {
         {
             let Some(pair) = self.pairs.get_mut(&user) else { continue };
             // What is left of a pair that has some under way is ready when they are answered.
+            let mut batch = Vec::new();
             while self.users.len() < self.window
                 && let Some(send) = pair.waiting.pop_front()
             {
                 *ids += 1;
                 self.users.insert(*ids, user.clone());
-                sends.push((*ids, send.clone()));
+                batch.push((*ids, send.clone()));
                 pair.under_way.push(UnderWay { id: *ids, send, outcome: None });
             }
+            batches.push(batch);
         }
     }
 
@@ -237,11 +279,19 @@ impl Sending {
         item.outcome = Some(outcome);
         let message_id = item.send.message_id.clone();
         match outcome.verdict() {
-            Verdict::Durable => answers.push(Answer::Accepted {
-                message_id,
-                at_ms: outcome.at_ms,
-                duplicate: outcome.status == ItemStatus::Duplicate,
-            }),
+            Verdict::Durable => {
+                if let Some(Durable { message_ids, .. }) = &mut self.durable {
+                    if message_ids.len() >= DURABLE_KNOWN_MAX {
+                        message_ids.pop_front();
+                    }
+                    message_ids.push_back(Bytes::copy_from_slice(&message_id));
+                }
+                answers.push(Answer::Accepted {
+                    message_id,
+                    at_ms: outcome.at_ms,
+                    duplicate: outcome.status == ItemStatus::Duplicate,
+                });
+            }
             Verdict::Refused => answers.push(Answer::Error(Error {
                 code: outcome.code().into(),
                 message: outcome.reason().to_owned(),
@@ -277,11 +327,14 @@ impl Sending {
 
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let retrying = self.retrying.first().map(|(at, _)| *at);
-        let Some(held) = self.held_until else { return retrying };
-        if !self.ready.is_empty() {
-            return Some(held);
-        }
-        retrying.map(|at| at.max(held))
+        let sending = match self.held_until {
+            None => retrying,
+            Some(held) if !self.ready.is_empty() => Some(held),
+            Some(held) => retrying.map(|at| at.max(held)),
+        };
+        // Then it may rest.
+        let forgetting = self.durable.as_ref().map(|durable| durable.until);
+        sending.into_iter().chain(forgetting).min()
     }
 
     /// A batch has been answered as a whole.
@@ -331,7 +384,8 @@ impl Sending {
         }
     }
 
-    /// Tells the device to send it again later, and closes the gate until then.
+    /// Tells the device to send it again later, and closes the gate until then; not for what is
+    /// durable, which overtakes nothing and may never be sent again.
     fn refuse(
         &mut self,
         send: &Send,
@@ -346,6 +400,11 @@ impl Sending {
             return;
         }
         answers.push(told(send, code, pause));
+        let durable = self.durable.as_ref();
+        if durable.is_some_and(|known| known.message_ids.contains(&send.message_id)) {
+            return;
+        }
+        self.expect_repeats(now);
         let open_at = now + pause;
         let user = Bytes::copy_from_slice(&send.to_user);
         self.gates.entry(user).or_insert_with(|| Gate {

@@ -29,9 +29,9 @@ fn outcome(status: ItemStatus) -> Outcome {
 
 /// Ids of what goes to the chat now.
 fn routed(sending: &mut Sending, ids: &mut u64, now: Instant) -> Vec<u64> {
-    let mut sends = Vec::new();
-    sending.next(ids, now, &mut sends);
-    sends.into_iter().map(|(id, _)| id).collect()
+    let mut batches = Vec::new();
+    sending.next(ids, now, &mut batches);
+    batches.into_iter().flatten().map(|(id, _)| id).collect()
 }
 
 fn codes(answers: &[Answer]) -> Vec<Code> {
@@ -58,9 +58,9 @@ fn one_batch_a_recipient_is_under_way_and_what_failed_goes_first_again() {
     sending.answered(2, outcome(ItemStatus::Unavailable), now, &mut answers);
     assert!(routed(&mut sending, &mut ids, now).is_empty());
     let at = sending.wake_at().unwrap();
-    let mut sends = Vec::new();
-    sending.next(&mut ids, at, &mut sends);
-    assert_eq!(sends, [(4, send(2, 1)), (5, send(4, 1))]);
+    let mut batches = Vec::new();
+    sending.next(&mut ids, at, &mut batches);
+    assert_eq!(batches, [[(4, send(2, 1)), (5, send(4, 1))]]);
     // The first answer comes once more, too late.
     sending.answered(2, outcome(ItemStatus::Ok), at, &mut answers);
     assert_eq!(answers.len(), 1);
@@ -81,6 +81,33 @@ fn after_a_refusal_later_sends_wait_for_the_refused_one() {
     sending.send(send(2, 1), || None, later, &mut answers);
     assert_eq!(answers.len(), 3);
     assert_eq!(routed(&mut sending, &mut 0, later).len(), 3);
+}
+
+#[test]
+fn a_repeat_of_what_is_pending_or_just_accepted_makes_nothing_wait() {
+    let now = Instant::now();
+    let (mut sending, mut ids, mut answers) = (Sending::new(1), 0, Vec::new());
+    let limited = || Some(Duration::from_millis(10));
+    sending.send(send(1, 1), limited, now, &mut answers);
+    sending.send(send(1, 1), || None, now, &mut answers);
+    assert_eq!(codes(&answers), [Code::RateLimited]);
+    // It crosses the first copy's way to the chat: one answer serves both.
+    sending.send(send(1, 1), limited, now, &mut answers);
+    assert_eq!(answers.len(), 1);
+    assert_eq!(routed(&mut sending, &mut ids, now), [1]);
+    sending.answered(1, outcome(ItemStatus::Ok), now, &mut answers);
+    assert!(matches!(answers[1], Answer::Accepted { .. }));
+    // It crosses Accepted: the device will not send it again.
+    sending.send(send(1, 1), limited, now, &mut answers);
+    sending.send(send(2, 1), || None, now, &mut answers);
+    assert_eq!(codes(&answers), [Code::RateLimited, Code::RateLimited]);
+    assert_eq!(routed(&mut sending, &mut ids, now), [2]);
+    sending.answered(2, outcome(ItemStatus::Ok), now, &mut answers);
+    // When nothing can be on its way any more, nothing is kept.
+    let later = sending.wake_at().expect("it forgets");
+    assert_eq!(later, now + REFUSED_GRACE);
+    assert!(routed(&mut sending, &mut ids, later).is_empty());
+    assert!(sending.is_empty() && sending.wake_at().is_none());
 }
 
 #[test]
@@ -110,9 +137,12 @@ fn after_long_trying_the_device_is_told_to_try_again() {
     sending.send(send(1, 1), || None, start, &mut answers);
     sending.send(send(2, 1), || None, start, &mut answers);
     let mut now = start;
-    while answers.is_empty() {
+    loop {
         for id in routed(&mut sending, &mut ids, now) {
             sending.answered(id, outcome(ItemStatus::Unavailable), now, &mut answers);
+        }
+        if !answers.is_empty() {
+            break;
         }
         now = sending.wake_at().unwrap_or(now);
     }
@@ -214,7 +244,10 @@ enum Op {
     Arrive {
         limited: bool,
     },
-    Route,
+    /// What goes to the chat now finds room in the queue, or not, by turns.
+    Route {
+        room: u8,
+    },
     /// The chat answers its oldest batch; from this place on it fails, perhaps after storing one.
     Answer {
         fails_from: Option<usize>,
@@ -230,7 +263,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => Just(Op::Write),
         6 => prop::bool::weighted(0.15).prop_map(|limited| Op::Arrive { limited }),
-        4 => Just(Op::Route),
+        4 => prop_oneof![Just(u8::MAX), any::<u8>()].prop_map(|room| Op::Route { room }),
         4 => (prop::option::weighted(0.4, 0..4_usize), any::<bool>())
             .prop_map(|(fails_from, stored)| Op::Answer { fails_from, stored }),
         6 => Just(Op::Hear),
@@ -270,17 +303,36 @@ impl World {
                     self.downward.extend(answers);
                 }
             }
-            Op::Route => {
-                let mut sends = Vec::new();
-                self.sending.next(&mut self.ids, self.now, &mut sends);
-                if !sends.is_empty() {
-                    self.at_chat.push_back(sends);
-                }
-            }
+            Op::Route { room } => self.route(*room),
             Op::Answer { fails_from, stored } => self.answer(*fails_from, *stored),
             Op::Hear => self.hear(),
-            Op::Wait(ms) => self.now += Duration::from_millis(*ms),
+            Op::Wait(ms) => {
+                // Nothing is on its way for long.
+                let is_quiet = self.upward.is_empty() && self.downward.is_empty();
+                self.now += Duration::from_millis(if is_quiet { *ms } else { ms % 100 });
+            }
             Op::Reconnect => self.reconnect(),
+        }
+    }
+
+    fn route(&mut self, room: u8) {
+        let mut batches = Vec::new();
+        self.sending.next(&mut self.ids, self.now, &mut batches);
+        let mut request = Vec::new();
+        for (at, batch) in batches.into_iter().enumerate() {
+            if room >> (at % 8) & 1 == 1 {
+                request.extend(batch);
+                continue;
+            }
+            let mut answers = Vec::new();
+            for (id, _) in batch {
+                let refused = outcome(ItemStatus::Overloaded);
+                self.sending.answered(id, refused, self.now, &mut answers);
+            }
+            self.downward.extend(answers);
+        }
+        if !request.is_empty() {
+            self.at_chat.push_back(request);
         }
     }
 
@@ -342,6 +394,12 @@ impl World {
         for log in self.stored.values() {
             assert!(log.is_sorted(), "stored in the order {log:?}");
         }
+        if self.upward.is_empty() && self.downward.is_empty() {
+            for id in self.sending.expected() {
+                let comes = self.outbox.iter().any(|send| send.message_id == *id);
+                assert!(comes, "the device will never send {id:?} again");
+            }
+        }
     }
 }
 
@@ -360,7 +418,7 @@ proptest! {
             for op in [
                 Op::Write,
                 Op::Arrive { limited: false },
-                Op::Route,
+                Op::Route { room: u8::MAX },
                 Op::Answer { fails_from: None, stored: true },
                 Op::Hear,
                 Op::Wait(50),

@@ -9,7 +9,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf as _, BytesMut};
@@ -93,8 +93,18 @@ pub(crate) enum Moved {
 
 #[derive(Debug)]
 enum Framing<S> {
-    Delimited { stream: S, buffers: Option<Box<Buffers>>, written: u32 },
-    WebSocket { stream: Box<WebSocketStream<S>>, queued: usize, written: u32 },
+    Delimited {
+        stream: S,
+        buffers: Option<Box<Buffers>>,
+        written: u32,
+    },
+    WebSocket {
+        stream: Box<WebSocketStream<S>>,
+        /// Found when it was looked whether the device is there.
+        early: Option<Box<ClientFrame>>,
+        queued: usize,
+        written: u32,
+    },
 }
 
 /// What was read and not taken yet, and what waits to be written. A connection that waits has none.
@@ -125,7 +135,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
         let stream =
             tokio_tungstenite::accept_hdr_async_with_config(stream, negotiate, Some(config))
                 .await?;
-        Ok(Self { framing: Framing::WebSocket { stream: Box::new(stream), queued: 0, written: 0 } })
+        let stream = Box::new(stream);
+        Ok(Self { framing: Framing::WebSocket { stream, early: None, queued: 0, written: 0 } })
     }
 
     /// Appends a frame to what is to be written.
@@ -172,6 +183,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
             if read { self.framing.poll_next(cx) } else { Poll::Pending }
         })
         .await
+    }
+
+    /// Whether nothing more comes of the device, as far as can be told without waiting. A frame that
+    /// has come is kept.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Framing::Delimited { stream, buffers, .. } = &mut self.framing {
+            let read = poll_read_into(stream, buffers, &mut cx);
+            return matches!(read, Poll::Ready(Ok(0) | Err(_)));
+        }
+        match self.framing.poll_next(&mut cx) {
+            Poll::Ready(Ok(Moved::Frame(frame))) => {
+                if let Framing::WebSocket { early, .. } = &mut self.framing {
+                    *early = Some(Box::new(frame));
+                }
+                false
+            }
+            Poll::Ready(_) => true,
+            Poll::Pending => false,
+        }
     }
 
     /// The next frame if it was read from the stream already.
@@ -239,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framing<S> {
                 }
                 Poll::Ready(ready!(Pin::new(stream).poll_flush(cx)).map_err(Into::into))
             }
-            Self::WebSocket { stream, queued, written } => {
+            Self::WebSocket { stream, queued, written, .. } => {
                 ready!(Pin::new(stream.as_mut()).poll_flush(cx))?;
                 *written = written.wrapping_add(u32::try_from(*queued).unwrap_or(u32::MAX));
                 *queued = 0;
@@ -264,7 +295,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framing<S> {
                     return Poll::Ready(Ok(Moved::End));
                 }
             },
-            Self::WebSocket { stream, .. } => loop {
+            Self::WebSocket { stream, early, .. } => loop {
+                if let Some(frame) = early.take() {
+                    return Poll::Ready(Ok(Moved::Frame(*frame)));
+                }
                 match ready!(Pin::new(stream.as_mut()).poll_next(cx)) {
                     Some(Ok(Message::Binary(bytes))) => {
                         let frame = ClientFrame::decode(bytes).map_err(FrameError::from)?;
@@ -333,4 +367,52 @@ fn negotiate(request: &Request, mut response: Response) -> Result<Response, Erro
     }
     response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use switchboard_api::device::v1::{Ping, client_frame};
+    use tokio::io::{AsyncWriteExt as _, duplex};
+    use tokio_tungstenite::{client_async, tungstenite::client::IntoClientRequest as _};
+
+    use super::*;
+
+    fn ping() -> ClientFrame {
+        ClientFrame { frame: Some(client_frame::Frame::Ping(Ping { nonce: 5 })) }
+    }
+
+    async fn is_next<S: AsyncRead + AsyncWrite + Unpin + Send>(socket: &mut Socket<S>) -> bool {
+        matches!(socket.drive(true).await, Ok(Moved::Frame(frame)) if frame == ping())
+    }
+
+    #[tokio::test]
+    async fn a_look_whether_the_device_is_there_takes_no_frame() {
+        let (mut device, stream) = duplex(1_024);
+        let mut socket = Socket::delimited(stream);
+        assert!(!socket.has_ended());
+        device.write_all(&ping().encode_length_delimited_to_vec()).await.unwrap();
+        assert!(!socket.has_ended());
+        assert!(is_next(&mut socket).await);
+        drop(device);
+        assert!(socket.has_ended());
+    }
+
+    #[tokio::test]
+    async fn a_look_whether_a_web_sockets_device_is_there_takes_no_frame() {
+        let (device, stream) = duplex(1_024);
+        let mut request = "ws://localhost/".into_client_request().unwrap();
+        let protocol = HeaderValue::from_static(SUBPROTOCOL);
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+        let (socket, device) =
+            tokio::join!(Socket::web_socket(stream), client_async(request, device));
+        let (mut socket, (mut device, _)) = (socket.unwrap(), device.unwrap());
+        assert!(!socket.has_ended());
+        let message = Message::Binary(ping().encode_to_vec().into());
+        futures::SinkExt::send(&mut device, message).await.unwrap();
+        assert!(!socket.has_ended());
+        assert!(!socket.has_ended());
+        assert!(is_next(&mut socket).await);
+        drop(device);
+        assert!(socket.has_ended());
+    }
 }

@@ -1,6 +1,6 @@
 //! The section `[push]`: how devices that are not connected are woken up.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 
 use hyper::Uri;
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,8 @@ pub struct PushConfig {
     pub vapid_key_file: Option<PathBuf>,
     /// Whom a push service may write to: `mailto:` or `https:`.
     pub vapid_subject: String,
-    /// Push services that a subscription may name, subdomains included. A list, or one text with
-    /// commas.
+    /// Push services that a subscription may name, subdomains included; at port 443, or `host:port`.
+    /// A list, or one text with commas.
     #[serde(deserialize_with = "list")]
     pub web_push_hosts: Vec<String>,
     /// Certificates to trust beside the machine's, in PEM.
@@ -91,11 +91,14 @@ impl PushConfig {
             faults.check(!self.web_push_hosts.is_empty(), "push.web_push_hosts", "names no host");
         }
         for host in &self.web_push_hosts {
-            let is_name = !host.is_empty()
-                && host
+            let (name, port) = host.split_once(':').unwrap_or((host, "443"));
+            let is_name = !name.is_empty()
+                && port.parse::<NonZeroU16>().is_ok()
+                && name
                     .bytes()
                     .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
-            let message = format!("has `{host}`, which is no host name in lower case");
+            let message =
+                format!("has `{host}`, which is no host name in lower case, nor one with a port");
             faults.check(is_name, "push.web_push_hosts", &message);
         }
         faults.check_range("push.interval_ms", self.interval_ms, 100, 86_400_000);
@@ -139,6 +142,20 @@ mod tests {
         assert_eq!(faults(&to("http://push.example.org/wake"), true), "");
         for url in ["http://push.example.org/wake", "push.example.org", "ftp://a/b", ""] {
             assert!(faults(&to(url), false).contains("`push.webhook`"), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_push_service_is_a_host_or_a_host_and_a_port() {
+        let named = |host: &str| {
+            let web_push_hosts = vec![host.to_owned()];
+            faults(&PushConfig { web_push_hosts, ..PushConfig::default() }, false)
+        };
+        for host in ["push.example.org", "localhost:8443"] {
+            assert_eq!(named(host), "", "{host}");
+        }
+        for host in ["", ":443", "push.example.org:", "push.example.org:0", "Push.example.org"] {
+            assert!(named(host).contains("`push.web_push_hosts`"), "{host}");
         }
     }
 

@@ -27,6 +27,7 @@ use super::queue::Queue;
 use crate::{
     limits::{BACKOFF_BASE, BACKOFF_MAX, GATEWAY_CONNECT_MAX, GATEWAY_KEEP_ALIVE},
     meters::PushMeters,
+    notifier::Notifier,
 };
 
 /// Filled by whoever has pushes, emptied by the transport, which takes all that waits each time it
@@ -35,6 +36,8 @@ pub(super) struct Outlet {
     /// A lock, because both ends change it; held for a few moves.
     state: Mutex<State>,
     meters: Arc<PushMeters>,
+    /// `None`: nobody is woken up.
+    notifier: Option<Arc<Notifier>>,
 }
 
 #[derive(Default)]
@@ -48,8 +51,8 @@ struct State {
 }
 
 impl Outlet {
-    pub(super) fn new(meters: Arc<PushMeters>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::default()), meters })
+    pub(super) fn new(meters: Arc<PushMeters>, notifier: Option<Arc<Notifier>>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State::default()), meters, notifier })
     }
 
     /// Never blocks; a push that finds no room is dropped and counted.
@@ -136,12 +139,15 @@ impl Outlet {
                     let fenced = response.statuses().filter(|s| *s == ItemStatus::Fenced).count();
                     self.meters.fenced.increment(fenced as u64);
                     let mut state = self.state.lock();
-                    state.queue.answered();
+                    let asleep = state.queue.answered(&response);
                     let waker =
                         if state.queue.has_waiting() { state.outbound.take() } else { None };
                     drop(state);
                     if let Some(waker) = waker {
                         waker.wake();
+                    }
+                    if let Some(notifier) = &self.notifier {
+                        notifier.note_later(asleep);
                     }
                 }
                 Ok(None) => return Status::unavailable("closed by the gateway"),

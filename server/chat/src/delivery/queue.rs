@@ -1,8 +1,10 @@
 //! Pushes that wait for one gateway: bounded bookkeeping, no I/O.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
-use switchboard_api::v1::{DeliverRequest, deliver_request::Push};
+use switchboard_api::v1::{
+    DeliverRequest, DeliverResponse, DeviceRef, ItemStatus, deliver_request::Push, message::Kind,
+};
 
 use crate::limits::{
     DELIVER_BYTES_MAX, DELIVER_PUSHES_MAX, DELIVERS_UNDER_WAY_MAX, GATEWAY_BYTES_MAX,
@@ -14,7 +16,8 @@ use crate::limits::{
 pub(super) struct Queue {
     waiting: VecDeque<Push>,
     bytes: usize,
-    under_way: usize,
+    /// By the id of a request, whom its pushes wake up if they find nobody: none for a receipt.
+    under_way: HashMap<u64, Vec<Option<DeviceRef>>>,
     next_id: u64,
 }
 
@@ -33,7 +36,7 @@ impl Queue {
     /// The next request, of all that waits up to a bound; `None` when nothing waits or too much is
     /// not answered.
     pub(super) fn take(&mut self) -> Option<DeliverRequest> {
-        if self.waiting.is_empty() || self.under_way >= DELIVERS_UNDER_WAY_MAX {
+        if self.waiting.is_empty() || self.under_way.len() >= DELIVERS_UNDER_WAY_MAX {
             return None;
         }
         let (mut pushes, mut bytes) = (Vec::new(), 0);
@@ -43,19 +46,22 @@ impl Queue {
             pushes.push(push);
         }
         self.bytes -= bytes;
-        self.under_way += 1;
         self.next_id += 1;
+        self.under_way.insert(self.next_id, pushes.iter().map(asleep_if_fenced).collect());
         Some(DeliverRequest { id: self.next_id, pushes, replaced: Vec::new() })
     }
 
-    /// A request was answered.
-    pub(super) fn answered(&mut self) {
-        self.under_way = self.under_way.saturating_sub(1);
+    /// A request was answered; the devices that a message was for and that were not there.
+    pub(super) fn answered(&mut self, response: &DeliverResponse) -> Vec<DeviceRef> {
+        let devices = self.under_way.remove(&response.id).unwrap_or_default();
+        let answered = devices.into_iter().zip(response.statuses());
+        let fenced = answered.filter(|(_, status)| *status == ItemStatus::Fenced);
+        fenced.filter_map(|(device, _)| device).collect()
     }
 
     /// The stream broke: its requests will not be answered. What waits stays.
     pub(super) fn broke(&mut self) {
-        self.under_way = 0;
+        self.under_way.clear();
     }
 
     pub(super) fn has_waiting(&self) -> bool {
@@ -68,6 +74,11 @@ impl Queue {
         *self = Self { next_id: self.next_id, ..Self::default() };
         dropped
     }
+}
+
+fn asleep_if_fenced(push: &Push) -> Option<DeviceRef> {
+    let is_content = push.message.as_ref().is_some_and(|message| message.kind() == Kind::Content);
+    push.device.clone().filter(|_| is_content)
 }
 
 fn body_bytes(push: &Push) -> usize {
@@ -119,16 +130,36 @@ mod tests {
     }
 
     #[test]
+    fn whose_message_found_nobody_is_told_and_no_receipt_counts() {
+        let to = |device, kind: Kind| {
+            let message = Some(Message { kind: kind.into(), ..Message::default() });
+            let device = Some(DeviceRef { user: Bytes::from_static(b"bob"), device });
+            Push { device, message, ..Push::default() }
+        };
+        let mut queue = Queue::default();
+        for (device, kind) in [(1, Kind::Content), (2, Kind::Content), (3, Kind::Receipt)] {
+            queue.push(to(device, kind));
+        }
+        let id = queue.take().unwrap().id;
+        let statuses = [ItemStatus::Ok, ItemStatus::Fenced, ItemStatus::Fenced];
+        let response = DeliverResponse { id, statuses: statuses.map(Into::into).to_vec() };
+        let asleep = queue.answered(&response);
+        assert_eq!(asleep.iter().map(|device| device.device).collect::<Vec<_>>(), [2]);
+        assert!(queue.answered(&response).is_empty());
+    }
+
+    #[test]
     fn a_slow_gateway_lets_pushes_gather() {
         let mut queue = Queue::default();
+        let mut last = 0;
         for n in 0..DELIVERS_UNDER_WAY_MAX as u64 {
             queue.push(push(n, 0));
-            assert!(queue.take().is_some());
+            last = queue.take().unwrap().id;
         }
         queue.push(push(1000, 0));
         queue.push(push(1001, 0));
         assert!(queue.take().is_none());
-        queue.answered();
+        queue.answered(&DeliverResponse { id: last, statuses: Vec::new() });
         assert_eq!(queue.take().unwrap().pushes.len(), 2);
         queue.push(push(1002, 0));
         queue.broke();

@@ -11,13 +11,17 @@ use super::{
     queue::Queue,
     request::{Patience, Requests, tls},
     signature::{Secrets, SecretsError},
+    turns::Turns,
     vapid::{Vapid, VapidKeyError},
     web_push::{Knock, WebPush},
     webhook::{WakeUp, Webhook},
 };
 use crate::{
     config::PushConfig,
-    limits::WEBHOOK_WAKE_UPS_MAX,
+    limits::{
+        KNOCKS_ATTEMPTED_MAX, KNOCKS_ATTEMPTED_OF_ORIGIN_MAX, KNOCKS_UNDER_WAY_MAX,
+        REQUESTS_UNDER_WAY_MAX, WEBHOOK_WAKE_UPS_MAX,
+    },
     meters::{ChannelMeters, NotifierMeters},
 };
 
@@ -88,15 +92,15 @@ impl Channels {
             backoff: std::time::Duration::from_millis(config.backoff_ms),
             backoff_max: std::time::Duration::from_millis(config.backoff_max_ms),
         };
-        let requests = |channel: &ChannelMeters| {
-            Requests::new(tls.clone(), patience, finishing.clone(), channel.retries.clone())
+        let requests = |channel: &ChannelMeters, turns| {
+            Requests::new(tls.clone(), patience, turns, finishing.clone(), channel.retries.clone())
         };
         let webhook = match (&config.webhook, &config.webhook_secret_file) {
             (Some(url), Some(path)) => {
                 let text = read("push.webhook_secret_file", path)?;
                 let secrets = Secrets::parse(&String::from_utf8_lossy(&text))
                     .map_err(|source| PushError::Secrets { path: path.clone(), source })?;
-                let requests = requests(&meters.webhook);
+                let requests = requests(&meters.webhook, None);
                 Some(Webhook { uri: url.parse::<Uri>()?, secrets, requests })
             }
             // One without the other was reported when the configuration was checked.
@@ -108,7 +112,8 @@ impl Channels {
                 let vapid = Vapid::from_pem(&pem, &config.vapid_subject)
                     .map_err(|source| PushError::VapidKey { path: path.clone(), source })?;
                 info!(application_server_key = vapid.public_key(), "Web Push is on");
-                Some(WebPush { vapid, requests: requests(&meters.web_push) })
+                let turns = Turns::new(KNOCKS_ATTEMPTED_MAX, KNOCKS_ATTEMPTED_OF_ORIGIN_MAX);
+                Some(WebPush { vapid, requests: requests(&meters.web_push, Some(turns)) })
             }
             None => None,
         };
@@ -127,14 +132,19 @@ impl Channels {
     ) -> (Option<Queue<WakeUp>>, Option<Queue<Knock>>) {
         let webhook = self.webhook.map(|webhook| {
             let (webhook, meters) = (Arc::new(webhook), meters.webhook.clone());
-            Queue::start(tasks, WEBHOOK_WAKE_UPS_MAX, move |wake_ups: Vec<WakeUp>| {
-                let (webhook, meters) = (webhook.clone(), meters.clone());
-                async move { meters.count(webhook.send(&wake_ups).await, wake_ups.len()) }
-            })
+            Queue::start(
+                tasks,
+                REQUESTS_UNDER_WAY_MAX,
+                WEBHOOK_WAKE_UPS_MAX,
+                move |wake_ups: Vec<WakeUp>| {
+                    let (webhook, meters) = (webhook.clone(), meters.clone());
+                    async move { meters.count(webhook.send(&wake_ups).await, wake_ups.len()) }
+                },
+            )
         });
         let web_push = self.web_push.map(|web_push| {
             let (web_push, meters) = (Arc::new(web_push), meters.web_push.clone());
-            Queue::start(tasks, 1, move |knocks: Vec<Knock>| {
+            Queue::start(tasks, KNOCKS_UNDER_WAY_MAX, 1, move |knocks: Vec<Knock>| {
                 let (web_push, meters) = (web_push.clone(), meters.clone());
                 async move {
                     for knock in &knocks {

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
-use crate::limits::{REQUESTS_UNDER_WAY_MAX, WAKE_UPS_QUEUED_MAX};
+use crate::limits::WAKE_UPS_QUEUED_MAX;
 
 /// Takes wake-ups without waiting.
 pub(crate) struct Queue<T> {
@@ -13,10 +13,11 @@ pub(crate) struct Queue<T> {
 }
 
 impl<T: Send + 'static> Queue<T> {
-    /// Sends up to `batch_max` with one call of `send`, while few enough are under way. Ends when
-    /// the queue is dropped, after what is in it.
+    /// Sends up to `batch_max` with one call of `send`, while fewer than `under_way_max` are under
+    /// way. Ends when the queue is dropped, after what is in it.
     pub(crate) fn start<F>(
         tasks: &TaskTracker,
+        under_way_max: usize,
         batch_max: usize,
         send: impl Fn(Vec<T>) -> F + Send + 'static,
     ) -> Self
@@ -26,7 +27,7 @@ impl<T: Send + 'static> Queue<T> {
         let (sender, mut queue) = mpsc::channel(WAKE_UPS_QUEUED_MAX);
         let sending = tasks.clone();
         tasks.spawn(async move {
-            let under_way = Arc::new(Semaphore::new(REQUESTS_UNDER_WAY_MAX));
+            let under_way = Arc::new(Semaphore::new(under_way_max));
             // Gathered once there is a request to spare: the slower the server, the larger a batch.
             while let Ok(permit) = under_way.clone().acquire_owned().await {
                 let mut batch = Vec::new();
@@ -55,13 +56,15 @@ mod tests {
 
     use super::*;
 
+    const UNDER_WAY_MAX: usize = 16;
+
     #[tokio::test]
     async fn what_waits_goes_together_what_finds_no_room_is_told_and_the_end_comes_after_the_last()
     {
         let (tasks, gate) = (TaskTracker::new(), Arc::new(Semaphore::new(0)));
         let (calls, items) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (opened, called, counted) = (gate.clone(), calls.clone(), items.clone());
-        let queue = Queue::start(&tasks, 100, move |batch: Vec<usize>| {
+        let queue = Queue::start(&tasks, UNDER_WAY_MAX, 100, move |batch: Vec<usize>| {
             let (opened, called, counted) = (opened.clone(), called.clone(), counted.clone());
             async move {
                 called.fetch_add(1, Ordering::Relaxed);
@@ -70,7 +73,7 @@ mod tests {
             }
         });
         // Each of these takes a slot of its own, until none is left.
-        for n in 0..REQUESTS_UNDER_WAY_MAX {
+        for n in 0..UNDER_WAY_MAX {
             assert!(queue.push(n));
             while calls.load(Ordering::Relaxed) <= n {
                 tokio::task::yield_now().await;
@@ -82,8 +85,8 @@ mod tests {
         drop(queue);
         tasks.close();
         tasks.wait().await;
-        assert_eq!(items.load(Ordering::Relaxed), REQUESTS_UNDER_WAY_MAX + WAKE_UPS_QUEUED_MAX);
-        let batches = calls.load(Ordering::Relaxed) - REQUESTS_UNDER_WAY_MAX;
+        assert_eq!(items.load(Ordering::Relaxed), UNDER_WAY_MAX + WAKE_UPS_QUEUED_MAX);
+        let batches = calls.load(Ordering::Relaxed) - UNDER_WAY_MAX;
         assert_eq!(batches, WAKE_UPS_QUEUED_MAX.div_ceil(100));
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::turns::Turns;
 use crate::limits::{ANSWER_BYTES_MAX, IDLE_REQUEST_CONNECTIONS_MAX, RETRY_AFTER_HEEDED_MAX};
 
 type Https = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -46,6 +47,8 @@ pub(crate) struct Patience {
 pub(crate) struct Requests {
     client: Https,
     patience: Patience,
+    /// For requests to many origins.
+    turns: Option<Arc<Turns>>,
     /// Once it is cancelled, nothing is attempted again.
     finishing: CancellationToken,
     retries: metrics::Counter,
@@ -62,6 +65,7 @@ impl Requests {
     pub(crate) fn new(
         tls: rustls::ClientConfig,
         patience: Patience,
+        turns: Option<Arc<Turns>>,
         finishing: CancellationToken,
         retries: metrics::Counter,
     ) -> Self {
@@ -74,7 +78,7 @@ impl Requests {
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(IDLE_REQUEST_CONNECTIONS_MAX)
             .build(connector);
-        Self { client, patience, finishing, retries }
+        Self { client, patience, turns, finishing, retries }
     }
 
     /// Posts to `uri` until there is a final answer or the attempts are used up. `headers` is asked
@@ -87,9 +91,17 @@ impl Requests {
     ) -> Sent {
         let Patience { attempts_max, backoff, backoff_max, .. } = self.patience;
         let mut backoff = Backoff::new(backoff, backoff_max);
+        let origin = self.turns.as_ref().map(|turns| turns.origin(uri));
         for attempt in 1..=attempts_max {
+            let turn = match &origin {
+                Some(origin) => origin.turn().await,
+                None => None,
+            };
             let Some(headers) = headers() else { return Sent::Refused };
-            match self.attempt(uri, body.clone(), headers).await {
+            let attempted = self.attempt(uri, body.clone(), headers).await;
+            // Whoever waits to try again takes no turn from others.
+            drop(turn);
+            match attempted {
                 Attempt::Final(sent) => return sent,
                 Attempt::Again(_) if attempt == attempts_max => break,
                 Attempt::Again(at_least) => {
@@ -212,6 +224,39 @@ mod tests {
         for status in [408, 425, 429, 500, 502, 503, 504] {
             assert_eq!(final_of(status), None);
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_waits_to_be_tried_again_is_in_nobodys_way() {
+        use axum::{Router, routing::post};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tried, mut tries) = tokio::sync::mpsc::unbounded_channel();
+        let down = async move || {
+            tried.send(()).unwrap();
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        let router = Router::new()
+            .route("/down", post(down))
+            .route("/up", post(async || StatusCode::CREATED));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let hour = Duration::from_secs(3_600);
+        let patience =
+            Patience { attempts_max: 2, timeout: hour, backoff: hour, backoff_max: hour };
+        let (turns, finishing) = (Some(Turns::new(1, 1)), CancellationToken::new());
+        let retries = metrics::Counter::noop();
+        let tls = tls([]).unwrap();
+        let requests = Requests::new(tls, patience, turns, finishing.clone(), retries);
+        let to = |path: &str| format!("http://{address}{path}").parse::<Uri>().unwrap();
+        let (waiting, uri) = (requests.clone(), to("/down"));
+        let waiting = tokio::spawn(async move {
+            waiting.post(&uri, Bytes::new(), || Some(HeaderMap::new())).await
+        });
+        tries.recv().await.unwrap();
+        let sent = requests.post(&to("/up"), Bytes::new(), || Some(HeaderMap::new())).await;
+        assert_eq!(sent, Sent::Done);
+        finishing.cancel();
+        assert_eq!(waiting.await.unwrap(), Sent::Failed);
     }
 
     #[test]

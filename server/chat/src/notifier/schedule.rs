@@ -4,7 +4,7 @@
 //!              note                 take
 //!   (unknown) ──────▶ Ready ─────────────────▶ Quiet ──── the interval passes ──▶ (unknown)
 //!                       ▲                        │ note
-//!                       └── the interval passes ─┴──▶ Quiet, and again
+//!                       └── the interval passes ─┴──▶ Quiet, and again ◀── note later ── (unknown)
 //! ```
 //! The first message for a device wakes it up at once. However many follow within the interval cost
 //! one more wake-up at its end. Every step is O(1): all intervals are equally long, so they end in
@@ -72,6 +72,16 @@ impl Schedule {
         self.phases.insert(device.clone(), Phase::Ready);
         self.ready.push_back(device);
         Noted::Ready
+    }
+
+    /// As [`Schedule::note`], but not before an interval has passed.
+    pub(crate) fn note_later(&mut self, device: DeviceRef, now: Instant) -> Noted {
+        if self.phases.contains_key(&device) || self.phases.len() >= self.devices_max {
+            return self.note(device);
+        }
+        self.phases.insert(device.clone(), Phase::Quiet { again: true });
+        self.quiet.push_back((now + self.interval, device));
+        Noted::Coalesced
     }
 
     /// Up to `count` devices to wake up now. From here on each is quiet for an interval.
@@ -150,6 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_is_noted_for_later_waits_for_an_interval() {
+        let mut schedule = Schedule::new(INTERVAL, 2);
+        let start = Instant::now();
+        assert_eq!(schedule.note_later(device(1), start), Noted::Coalesced);
+        assert_eq!(schedule.note(device(1)), Noted::Coalesced);
+        assert_eq!(schedule.note(device(2)), Noted::Ready);
+        assert_eq!(schedule.note_later(device(3), start), Noted::Dropped);
+        assert_eq!(schedule.note_later(device(2), start), Noted::Coalesced);
+        assert_eq!(schedule.take(start, 10), [device(2)]);
+        assert_eq!(schedule.next_at(start), Some(start + INTERVAL));
+        assert_eq!(schedule.take(start + INTERVAL, 10), [device(1)]);
+    }
+
+    #[test]
     fn a_device_that_finds_no_room_is_counted_and_the_others_stay() {
         let mut schedule = Schedule::new(INTERVAL, 2);
         let start = Instant::now();
@@ -178,6 +202,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Note(u32),
+        NoteLater(u32),
         Take(usize),
         Pass(u64),
     }
@@ -185,6 +210,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             (0..6_u32).prop_map(Step::Note),
+            (0..6_u32).prop_map(Step::NoteLater),
             (0..4_usize).prop_map(Step::Take),
             (0..40_u64).prop_map(Step::Pass),
         ]
@@ -204,6 +230,11 @@ mod tests {
                 match step {
                     Step::Note(n) => {
                         let noted = schedule.note(device(n)) != Noted::Dropped;
+                        let owes = owed.entry(n).or_default();
+                        *owes |= noted;
+                    }
+                    Step::NoteLater(n) => {
+                        let noted = schedule.note_later(device(n), now) != Noted::Dropped;
                         let owes = owed.entry(n).or_default();
                         *owes |= noted;
                     }

@@ -1,7 +1,7 @@
 //! What a device's push token says: a Web Push subscription, or something for the webhook.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use hyper::Uri;
+use hyper::{Uri, http::uri::Authority};
 use serde::Deserialize;
 
 use super::encryption::Reader;
@@ -42,7 +42,7 @@ struct Keys {
 
 impl Token {
     /// Reads what a device gave. It chose the endpoint itself, so a request goes to no host but
-    /// those in `hosts` and their subdomains.
+    /// those in `hosts` and their subdomains, and to no port but 443 or the one named with the host.
     pub(crate) fn read(text: String, hosts: &[String]) -> Self {
         if text.is_empty() {
             return Self::None;
@@ -63,7 +63,7 @@ fn subscription(text: &str, hosts: &[String]) -> Option<Subscription> {
     let endpoint: Uri = endpoint.parse().ok()?;
     let authority = endpoint.authority().filter(|_| endpoint.scheme_str() == Some("https"))?;
     // A name before an `@` is none of ours to send.
-    if authority.as_str().contains('@') || !is_allowed(authority.host(), hosts) {
+    if authority.as_str().contains('@') || !is_allowed(authority, hosts) {
         return None;
     }
     let origin = format!("https://{authority}");
@@ -71,11 +71,16 @@ fn subscription(text: &str, hosts: &[String]) -> Option<Subscription> {
     Some(Subscription { endpoint, origin, reader })
 }
 
-fn is_allowed(host: &str, hosts: &[String]) -> bool {
-    let host = host.to_ascii_lowercase();
+fn is_allowed(authority: &Authority, hosts: &[String]) -> bool {
+    let host = authority.host().to_ascii_lowercase();
+    let port = authority.port_u16().unwrap_or(443);
     hosts.iter().any(|allowed| {
-        host.strip_suffix(allowed.as_str())
-            .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        let (name, allowed_port) = match allowed.split_once(':') {
+            Some((name, port)) => (name, port.parse().ok()),
+            None => (allowed.as_str(), Some(443)),
+        };
+        let is_within = |before: &str| before.is_empty() || before.ends_with('.');
+        allowed_port == Some(port) && host.strip_suffix(name).is_some_and(is_within)
     })
 }
 
@@ -101,8 +106,8 @@ mod tests {
     }
 
     fn read(text: &str) -> Token {
-        let hosts = ["push.example.org".to_owned(), "fcm.googleapis.com".to_owned()];
-        Token::read(text.to_owned(), &hosts)
+        let hosts = ["push.example.org", "fcm.googleapis.com", "dev.example.org:99"];
+        Token::read(text.to_owned(), &hosts.map(str::to_owned))
     }
 
     #[test]
@@ -112,10 +117,9 @@ mod tests {
         assert_eq!(subscription.origin, "https://fcm.googleapis.com");
         assert_eq!(subscription.endpoint.path(), "/fcm/send/abc");
         assert_eq!(subscription.reader.auth, [9; 16]);
-        assert!(matches!(
-            read(&token("https://a.push.example.org:99/x", &[9; 16])),
-            Token::WebPush(_)
-        ));
+        for endpoint in ["https://a.push.example.org:443/x", "https://a.dev.example.org:99/x"] {
+            assert!(matches!(read(&token(endpoint, &[9; 16])), Token::WebPush(_)), "{endpoint}");
+        }
     }
 
     #[test]
@@ -126,6 +130,9 @@ mod tests {
             "https://push.example.org.evil.net/",
             "https://evil.net@push.example.org/",
             "http://push.example.org/",
+            "https://push.example.org:99/",
+            "https://push.example.org:8443/",
+            "https://dev.example.org/",
             "/push",
             "",
         ] {

@@ -90,7 +90,7 @@ async fn a_browser_reads_what_its_push_service_cannot() {
     let config = PushConfig {
         vapid_key_file: Some(vapid.path().to_owned()),
         vapid_subject: "mailto:ops@example.org".to_owned(),
-        web_push_hosts: vec!["localhost".to_owned()],
+        web_push_hosts: vec![format!("localhost:{port}")],
         ca_file: Some(authority.path().to_owned()),
         ..PushConfig::default()
     };

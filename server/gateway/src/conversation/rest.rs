@@ -31,7 +31,7 @@ impl Conversation {
     /// wait for.
     fn rest(&self) -> Option<Rest> {
         let idle = self.settle.is_empty() && self.receipts.is_empty() && self.sending.is_empty();
-        if !idle || self.parted {
+        if !idle || self.parted || self.fenced_until.is_some() {
             return None;
         }
         let (acks, routed) = (self.settle.acks(), self.routed);
@@ -45,6 +45,7 @@ impl Conversation {
             receipts: Receipts::new(seed),
             sending: Sending::new(seed),
             routed: rest.routed,
+            fenced_until: None,
             parted: false,
         }
     }
@@ -92,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        conversation::{Action, Input, Now},
+        conversation::{Action, Ending, Input, Now},
         delivery::Claimed,
         outcome::Outcome,
     };
@@ -158,7 +159,8 @@ mod tests {
             let send =
                 Send { message_id: vec![2; 16].into(), to_user: "alice".into(), ..Send::default() };
             let sent = act(&mut talk, Some(Input::Frame(client_frame::Frame::Send(send))));
-            let [Action::Route { id, .. }] = sent[..] else { panic!("{sent:?}") };
+            let [Action::Route { sends }] = &sent[..] else { panic!("{sent:?}") };
+            let id = sends[0].0;
             assert!(id > last && talk.busy().is_some());
             last = id;
             let outcome = Outcome { status: ItemStatus::Ok, at_ms: 1, retry_after_ms: 0 };
@@ -166,6 +168,26 @@ mod tests {
             assert!(matches!(accepted[..], [Action::Write(Frame::Accepted(_))]));
             assert!(talk.busy().is_none());
         }
+    }
+
+    #[test]
+    fn whose_session_is_found_replaced_waits_a_moment_for_the_word_by_whom() {
+        let claimed = Claimed { epoch: 5, tail: 0 };
+        let mut talk = Talk::Busy(Box::new(Conversation::new(device(), claimed, 8, 1)));
+        act(&mut talk, Some(Input::Push(message(10, 0))));
+        let ack = client_frame::Frame::Ack(Ack { up_to_seq: 10, seqs: vec![] });
+        let acked = act(&mut talk, Some(Input::Frame(ack)));
+        let [Action::RouteReceipts { id, .. }] = acked[..] else { panic!("{acked:?}") };
+        let outcome = Outcome { status: ItemStatus::Ok, at_ms: 1, retry_after_ms: 0 };
+        let durable = act(&mut talk, Some(Input::Routed { id, outcome }));
+        let [Action::Ack { id, .. }] = durable[..] else { panic!("{durable:?}") };
+        let fenced = act(&mut talk, Some(Input::Acked { id, status: ItemStatus::Fenced }));
+        assert_eq!(fenced, []);
+        let conversation = talk.busy().expect("it waits");
+        let at = conversation.wake_at().expect("not for ever");
+        let mut actions = Vec::new();
+        conversation.poll(Now { at, unix_ms: 1, queued: 0 }, &mut actions);
+        assert_eq!(actions, [Action::Close(Ending::Replaced)]);
     }
 
     #[test]

@@ -523,6 +523,7 @@ impl<'a> World<'a> {
                     device: session.device,
                     connection_id: session.connection_id,
                     epoch: session.epoch,
+                    gone: false,
                 };
                 let request =
                     DeliverRequest { replaced: vec![replaced], ..DeliverRequest::default() };
@@ -596,7 +597,10 @@ impl<'a> World<'a> {
         };
         // The address is another life's by now; its connections have other epochs.
         let _ = incarnation;
-        service::take(&self.gateways[at].peers, &self.meters, request);
+        let mut ghosts = Vec::new();
+        service::take(&self.gateways[at].peers, &self.meters, request, &mut ghosts);
+        let releases = ghosts.into_iter().map(|ghost| Parcel::Release { epoch: ghost.epoch });
+        self.parcels.extend(releases);
         for conn in 0..self.conns.len() {
             if self.conns[conn].gateway == at {
                 self.turn(conn);

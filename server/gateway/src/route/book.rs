@@ -11,7 +11,7 @@ use switchboard_api::v1::{
     route_request::{Receipts, Send},
 };
 
-use super::{Item, Ticket, What};
+use super::{Parcel, Ticket, What};
 use crate::outcome::Outcome;
 
 #[derive(Debug, Default)]
@@ -27,27 +27,27 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Makes a request of the items, in their order, and writes them down.
-    pub(super) fn request(&mut self, items: Vec<Item>, now: Instant) -> RouteRequest {
+    /// Makes a request of the parcels, in their order, and writes them down.
+    pub(super) fn request(&mut self, parcels: Vec<Parcel>, now: Instant) -> RouteRequest {
         let mut request = RouteRequest { failures_seen: self.failures_seen, ..Default::default() };
-        for item in items {
-            self.last_id += 1;
-            let id = self.last_id;
-            let Item { ticket, from, what } = item;
-            let from = Some(from);
+        for Parcel { from, what } in parcels {
             match what {
-                What::Send(send) => request.sends.push(Send {
-                    id,
-                    from,
-                    to: Some(DeviceRef { user: send.to_user, device: send.to_device }),
-                    message_id: send.message_id,
-                    ttl_ms: send.ttl_ms,
-                    body: send.body,
-                    to_own_devices: send.to_own_devices,
-                }),
-                What::Receipts(batch) => request.receipts.push(Receipts {
-                    id,
-                    by: from,
+                What::Sends(sends) => {
+                    for (ticket, send) in sends {
+                        request.sends.push(Send {
+                            id: self.enter(ticket),
+                            from: Some(from.clone()),
+                            to: Some(DeviceRef { user: send.to_user, device: send.to_device }),
+                            message_id: send.message_id,
+                            ttl_ms: send.ttl_ms,
+                            body: send.body,
+                            to_own_devices: send.to_own_devices,
+                        });
+                    }
+                }
+                What::Receipts(ticket, batch) => request.receipts.push(Receipts {
+                    id: self.enter(ticket),
+                    by: Some(from),
                     to: Some(DeviceRef { user: batch.to.0, device: batch.to.1 }),
                     state: batch.state.into(),
                     message_ids: batch
@@ -58,10 +58,16 @@ impl Book {
                     at_ms: batch.at_ms,
                 }),
             }
-            self.waiting.insert(id, ticket);
         }
         self.progress.get_or_insert(now);
         request
+    }
+
+    /// Writes down who waits, and answers under which id.
+    fn enter(&mut self, ticket: Ticket) -> u64 {
+        self.last_id += 1;
+        self.waiting.insert(self.last_id, ticket);
+        self.last_id
     }
 
     /// Passes answers on.

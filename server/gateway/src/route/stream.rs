@@ -20,7 +20,7 @@ use tonic::{
 };
 use tracing::{debug, info};
 
-use super::{Item, Route, Routes, What, book::Book};
+use super::{Parcel, Route, Routes, book::Book};
 use crate::limits::{
     CONNECT_TIMEOUT, KEEP_ALIVE, RETRY_MAX, RETRY_MIN, ROUTE_BYTES_MAX, ROUTE_ITEMS_MAX,
     ROUTE_REQUESTS_MAX, ROUTE_STALL_MAX,
@@ -42,7 +42,7 @@ pub(super) async fn run(
     routes: &Routes,
     route: &Route,
     address: &str,
-    mut items: mpsc::Receiver<Item>,
+    mut parcels: mpsc::Receiver<Parcel>,
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
@@ -50,14 +50,14 @@ pub(super) async fn run(
         let mut book = Book::default();
         let ended = tokio::select! {
             () = stop.cancelled() => Ok(()),
-            ended = serve(routes, route, address, &mut items, &mut book) => ended,
+            ended = serve(routes, route, address, &mut parcels, &mut book) => ended,
         };
         let served = route.is_live();
         routes.set_live(route, false);
         // Whoever waits is told by dropping what waits. Nobody adds to the queue of a stream that is
         // not live, but for a moment.
         drop(book);
-        while items.try_recv().is_ok() {}
+        while parcels.try_recv().is_ok() {}
         if served {
             backoff.reset();
             info!(address, error = ?ended.err().map(|s| s.to_string()), "a chat's stream ended");
@@ -75,7 +75,7 @@ async fn serve(
     routes: &Routes,
     route: &Route,
     address: &str,
-    items: &mut mpsc::Receiver<Item>,
+    parcels: &mut mpsc::Receiver<Parcel>,
     book: &mut Book,
 ) -> Result<(), Status> {
     let channel = channel(address).await.map_err(|error| Status::unavailable(error.to_string()))?;
@@ -84,12 +84,12 @@ async fn serve(
     let mut responses = chat.route(ReceiverStream::new(outbound)).await?.into_inner();
     routes.set_live(route, true);
     info!(address, "a chat's stream is open");
-    pump(routes, items, book, &requests, &mut responses).await
+    pump(routes, parcels, book, &requests, &mut responses).await
 }
 
 async fn pump(
     routes: &Routes,
-    items: &mut mpsc::Receiver<Item>,
+    parcels: &mut mpsc::Receiver<Parcel>,
     book: &mut Book,
     requests: &mpsc::Sender<RouteRequest>,
     responses: &mut Streaming<RouteResponse>,
@@ -109,11 +109,12 @@ async fn pump(
             }
             permit = requests.reserve(), if !gathered.is_empty() => {
                 let Ok(permit) = permit else { return Ok(()) };
-                let batch = cut(&mut gathered);
-                routes.meters.routed.increment(batch.len() as u64);
-                permit.send(book.request(batch, Instant::now()));
+                let next = cut(&mut gathered);
+                let items: usize = next.iter().map(Parcel::items).sum();
+                routes.meters.routed.increment(items as u64);
+                permit.send(book.request(next, Instant::now()));
             }
-            count = items.recv_many(&mut gathered, ROUTE_ITEMS_MAX), if gathered.is_empty() => {
+            count = parcels.recv_many(&mut gathered, ROUTE_ITEMS_MAX), if gathered.is_empty() => {
                 if count == 0 {
                     return Ok(());
                 }
@@ -122,18 +123,15 @@ async fn pump(
     }
 }
 
-/// The items of the next request, from the front, within the bounds.
-fn cut(gathered: &mut Vec<Item>) -> Vec<Item> {
-    let mut bytes = 0_usize;
+/// The parcels of the next request, from the front, within the bounds. A single one always is.
+pub(super) fn cut(gathered: &mut Vec<Parcel>) -> Vec<Parcel> {
+    let (mut items, mut bytes) = (0, 0);
     let fits = gathered
         .iter()
-        .take_while(|item| {
-            let fits = bytes <= ROUTE_BYTES_MAX;
-            bytes += match &item.what {
-                What::Send(send) => send.body.len(),
-                What::Receipts(batch) => batch.message_ids.len() * 16,
-            };
-            fits
+        .take_while(|parcel| {
+            items += parcel.items();
+            bytes += parcel.bytes();
+            items <= ROUTE_ITEMS_MAX && bytes <= ROUTE_BYTES_MAX
         })
         .count();
     let rest = gathered.split_off(fits.max(1).min(gathered.len()));
