@@ -50,7 +50,8 @@ pub(crate) async fn store_with(
         listen,
         http: any(),
         segment_bytes: 4 << 20,
-        lease_ms: 3_000,
+        // Longer than any test may take on a busy machine: nobody loses a lease that was not ended.
+        lease_ms: 60_000,
         ..StoreConfig::default()
     };
     change(&mut config);
