@@ -61,11 +61,12 @@ impl End {
         }
     }
 
-    /// The device is sent away. Its session is still this connection's if the gateway is emptied.
+    /// The device is sent away. Its session is not released, for a drain must not cost a write a device: the next
+    /// claim replaces it, or else a push that finds nobody ends it.
     fn leave(reason: Reason, retry_after_ms: u64) -> Self {
         let frame = Some(handshake::redirect(reason, retry_after_ms));
-        let is_ours = !matches!(reason, Reason::Replaced | Reason::LeaseLost);
-        Self { frame, settle: is_ours, release: is_ours }
+        let settle = !matches!(reason, Reason::Replaced | Reason::LeaseLost);
+        Self { frame, settle, release: false }
     }
 }
 
