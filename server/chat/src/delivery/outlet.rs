@@ -52,7 +52,8 @@ struct State {
 
 impl Outlet {
     pub(super) fn new(meters: Arc<PushMeters>, notifier: Option<Arc<Notifier>>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::default()), meters, notifier })
+        let state = State { queue: Queue::new(notifier.is_some()), ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), meters, notifier })
     }
 
     /// Never blocks; a push that finds no room is dropped and counted.

@@ -16,12 +16,18 @@ use crate::limits::{
 pub(super) struct Queue {
     waiting: VecDeque<Push>,
     bytes: usize,
+    /// Whether anybody is woken up, so that it must be known who a push was for.
+    wakes: bool,
     /// By the id of a request, whom its pushes wake up if they find nobody: none for a receipt.
     under_way: HashMap<u64, Vec<Option<DeviceRef>>>,
     next_id: u64,
 }
 
 impl Queue {
+    pub(super) fn new(wakes: bool) -> Self {
+        Self { wakes, ..Self::default() }
+    }
+
     /// False when there is no room: the push is dropped.
     pub(super) fn push(&mut self, push: Push) -> bool {
         let bytes = body_bytes(&push);
@@ -47,7 +53,8 @@ impl Queue {
         }
         self.bytes -= bytes;
         self.next_id += 1;
-        self.under_way.insert(self.next_id, pushes.iter().map(asleep_if_fenced).collect());
+        let noted = if self.wakes { &pushes[..] } else { &[] };
+        self.under_way.insert(self.next_id, noted.iter().map(asleep_if_fenced).collect());
         Some(DeliverRequest { id: self.next_id, pushes, replaced: Vec::new() })
     }
 
@@ -71,14 +78,14 @@ impl Queue {
     /// Empties the queue; how many pushes were dropped.
     pub(super) fn clear(&mut self) -> usize {
         let dropped = self.waiting.len();
-        *self = Self { next_id: self.next_id, ..Self::default() };
+        *self = Self { next_id: self.next_id, ..Self::new(self.wakes) };
         dropped
     }
 }
 
 fn asleep_if_fenced(push: &Push) -> Option<DeviceRef> {
     let is_content = push.message.as_ref().is_some_and(|message| message.kind() == Kind::Content);
-    push.device.clone().filter(|_| is_content)
+    push.device.as_ref().filter(|_| is_content).cloned()
 }
 
 fn body_bytes(push: &Push) -> usize {
@@ -136,7 +143,7 @@ mod tests {
             let device = Some(DeviceRef { user: Bytes::from_static(b"bob"), device });
             Push { device, message, ..Push::default() }
         };
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(true);
         for (device, kind) in [(1, Kind::Content), (2, Kind::Content), (3, Kind::Receipt)] {
             queue.push(to(device, kind));
         }
