@@ -24,15 +24,19 @@ impl Client {
     async fn send_until_failure(&mut self, node: &Node, messages_max: u64) {
         while self.sent < messages_max {
             let mut answers = Vec::new();
+            let mut failed = false;
             for _ in 0..5 {
                 self.sent += 1;
                 let user = USERS[(self.sent % 3) as usize];
                 let body = format!("message {}", self.sent);
                 let Some(group) = node.shard_for(user.as_bytes()) else { return };
-                let proposed = group.propose(vec![enqueue(user, self.sent, &body)]);
-                answers.push((user, body, proposed.expect("room")));
+                // A disk that cannot say how much room it has counts as full.
+                match group.propose(vec![enqueue(user, self.sent, &body)]) {
+                    Ok(proposed) => answers.push((user, body, proposed)),
+                    Err(Overloaded { reason: OverloadReason::DiskReserve, .. }) => failed = true,
+                    Err(refused) => panic!("{refused}"),
+                }
             }
-            let mut failed = false;
             for (user, body, answer) in answers {
                 match answer.await {
                     Ok(_) => self.accepted.push((user.to_owned(), body)),
