@@ -129,19 +129,21 @@ impl<'a> Pass<'a> {
             };
             if copy != Some(place) {
                 self.live.count(place, message);
-                if let Place::Old { file, offset } = place
-                    && place != message.place()
-                {
-                    places.push(MovedBody { seq: message.seq, file, offset });
-                }
                 if *is_shared {
                     shared.insert(message.seq, place);
                 }
             }
+            if let Place::Old { file, offset } = place
+                && place != message.place()
+            {
+                places.push(MovedBody { seq: message.seq, file, offset });
+            }
             put_place(users, *at, place);
         }
         if !places.is_empty() {
+            // Any place of a seq will do for all of its copies.
             places.sort_unstable_by_key(|body| body.seq);
+            places.dedup_by_key(|body| body.seq);
             self.moved.push(Moved { bucket, places: places.into() });
         }
         Ok(())

@@ -251,6 +251,16 @@ fn positions_from_after_the_last_entry_are_refused() {
     to.shard.import(&mut &with_right_crcs(export)[..]).expect("as it was");
 }
 
+/// Makes the copy of `seq` that an export names as the `nth` expire a day later: another day of expiry is
+/// another file.
+fn a_day_later(export: &mut [u8], seq: u64, nth: usize) {
+    let is_copy = |at: &usize| export[*at..at + 8] == seq.to_le_bytes();
+    let at = (0..export.len() - 8).filter(is_copy).nth(nth).expect("a copy");
+    let expires_at = at + 16..at + 24;
+    let before = u64::from_le_bytes(export[expires_at.clone()].try_into().expect("eight"));
+    export[expires_at].copy_from_slice(&(before + DAY_MS).to_le_bytes());
+}
+
 /// An import writes a record for each copy, and where one file ends and the next begins they part.
 #[test]
 fn copies_that_an_import_puts_into_different_files_all_stay() {
@@ -258,24 +268,35 @@ fn copies_that_an_import_puts_into_different_files_all_stay() {
     let mut driver = Driver::begin(&[&from], Rules::default());
     driver.one(&[&from], claim(&device("bob", 2), 1));
     let seq = enqueued(driver.one(&[&from], enqueue("bob", 0, 1, "to both"))).stored[0].seq;
+    let beside = enqueue("carol", 1, 2, vec![7; 1_000]);
+    let beside = enqueued(driver.one(&[&from], beside)).stored[0].seq;
     let mut export = Vec::new();
     from.shard.export(&mut export).expect("export");
-    let is_copy = |at: &usize| export[*at..at + 8] == seq.to_le_bytes();
-    let second = (0..export.len() - 8).filter(is_copy).nth(1).expect("two copies");
-    // Another day of expiry is another file.
-    let expires_at = second + 16..second + 24;
-    let day_later = u64::from_le_bytes(export[expires_at.clone()].try_into().expect("eight"))
-        + 24 * 60 * 60 * 1000;
-    export[expires_at].copy_from_slice(&day_later.to_le_bytes());
+    a_day_later(&mut export, seq, 1);
+    a_day_later(&mut export, beside, 0);
 
     let mut to = Replica::new(45, purging());
     to.shard.import(&mut &with_right_crcs(export)[..]).expect("import");
-    for _ in 0..2 {
+    driver.skip_to(&to);
+    for round in 0..4 {
         for number in 1..=2 {
             assert_eq!(to.fetch(&device("bob", number)).messages.len(), 1, "device {number}");
         }
-        to = to.reopened();
+        if round == 1 {
+            // Now most of what lies in the file with the second copy is dead, so it is rewritten.
+            driver.one(&[&to], ack(&device("carol", 1), 0, beside));
+        }
+        driver.one(&[&to], Command::Tick);
+        to.shard.checkpoint().expect("checkpoint");
+        for number in 1..=2 {
+            assert_eq!(to.fetch(&device("bob", number)).messages.len(), 1, "device {number}");
+        }
+        to.shard.export(&mut std::io::sink()).expect("all bodies are there");
+        if round == 3 {
+            to = to.reopened();
+        }
     }
+    assert_eq!(to.fetch(&device("bob", 2)).messages.len(), 1);
 }
 
 #[test]
