@@ -229,6 +229,26 @@ async fn a_large_proposal_spans_entries_and_is_answered_as_one() {
     assert_eq!(proposer.stats().waiting_bytes, 0);
 }
 
+/// The next entry commits while the one before is applied, and each is answered by a task of its own.
+#[test]
+fn parts_that_are_answered_out_of_order_are_put_in_order() {
+    let (sender, mut receiver) = oneshot::channel();
+    let commands =
+        [command(1), command(2), large(1_000_000), command(3), large(1_000_000), command(4)];
+    let mut waiting = VecDeque::from([Waiting::new(commands.into(), sender)]);
+    let entry = || fill(&mut waiting, EntryBuilder::new(1)).0;
+    let entries: Vec<Filled> = std::iter::from_fn(entry).collect();
+    let outcomes = [vec![1, 2, 0, 3], vec![0, 4]];
+    assert_eq!(entries.iter().map(|entry| entry.commands).collect::<Vec<_>>(), [4, 2]);
+    for (entry, outcome) in entries.into_iter().zip(outcomes).rev() {
+        assert!(receiver.try_recv().is_err());
+        let replies = outcome.into_iter().map(reply).collect();
+        answer(entry.parts, Outcome::Applied(replies));
+    }
+    let replies = receiver.try_recv().expect("both are answered").expect("applied");
+    assert_eq!(floors(&replies), [1, 2, 0, 3, 0, 4]);
+}
+
 #[tokio::test]
 async fn nothing_of_a_proposal_is_applied_behind_its_failed_part() {
     let (proposer, sink) = (proposer(BOUNDS), TestSink::new(10));

@@ -19,8 +19,8 @@ pub(super) struct Waiting {
     commands: std::vec::IntoIter<Command>,
     /// The command that did not fit the entry before.
     held: Option<Command>,
-    /// Whether an entry before took a part of it.
-    begun: bool,
+    /// How many parts of it entries before have taken.
+    parts: usize,
     slot: Slot,
 }
 
@@ -32,7 +32,11 @@ enum Slot {
 
 /// A proposal whose commands are spread over several entries.
 struct Split {
-    replies: Vec<Reply>,
+    /// Those of each part that was answered. Parts may be answered in any order: the next entry commits while the
+    /// one before is applied.
+    replies: Vec<Option<Vec<Reply>>>,
+    /// How many parts there are, once the last one was answered.
+    parts: Option<usize>,
     /// Gone once the proposal has failed: what is left of it is dropped then.
     sender: Option<Answer>,
 }
@@ -41,7 +45,8 @@ struct Split {
 pub(super) struct Part {
     slot: Slot,
     commands: usize,
-    first: bool,
+    /// How many parts of the proposal are in entries before.
+    number: usize,
     last: bool,
 }
 
@@ -105,12 +110,12 @@ enum Poured {
 
 impl Waiting {
     pub(super) fn new(commands: Vec<Command>, answer: Answer) -> Self {
-        Self { commands: commands.into_iter(), held: None, begun: false, slot: Slot::Whole(answer) }
+        Self { commands: commands.into_iter(), held: None, parts: 0, slot: Slot::Whole(answer) }
     }
 
     /// Ends a proposal of which nothing more will be handed over.
     pub(super) fn fail(self, error: ProposeError) {
-        self.slot.fail(error, self.begun);
+        self.slot.fail(error, self.parts > 0);
     }
 
     /// Moves commands into the entry until one is empty or the other full.
@@ -142,9 +147,10 @@ impl Waiting {
         if poured == 0 {
             return Poured::Full;
         }
-        let (first, last) = (!std::mem::replace(&mut self.begun, true), self.held.is_none());
+        let (number, last) = (self.parts, self.held.is_none());
+        self.parts += 1;
         let slot = if last { self.slot.take() } else { self.slot.share() };
-        let part = Part { slot, commands: poured, first, last };
+        let part = Part { slot, commands: poured, number, last };
         if last { Poured::All(part) } else { Poured::Some(part) }
     }
 
@@ -160,7 +166,7 @@ impl Waiting {
         }
         self.slot.take().fail(ProposeError::OutcomeUnknown, true);
         let slot = self.slot.take();
-        Poured::All(Part { slot, commands: poured, first: false, last: true })
+        Poured::All(Part { slot, commands: poured, number: self.parts, last: true })
     }
 }
 
@@ -174,17 +180,14 @@ impl Slot {
 
     /// Moves the slot out; what is left behind answers nobody.
     fn take(&mut self) -> Self {
-        let nobody = Arc::new(Mutex::new(Split { replies: Vec::new(), sender: None }));
-        std::mem::replace(self, Self::Split(nobody))
+        std::mem::replace(self, Self::Split(Split::new(None)))
     }
 
     /// A second hold on the slot, for a proposal that goes on in the next entry.
     fn share(&mut self) -> Self {
         let split = match self.take() {
             Self::Split(split) => split,
-            Self::Whole(sender) => {
-                Arc::new(Mutex::new(Split { replies: Vec::new(), sender: Some(sender) }))
-            }
+            Self::Whole(sender) => Split::new(Some(sender)),
         };
         *self = Self::Split(split.clone());
         Self::Split(split)
@@ -204,17 +207,31 @@ impl Slot {
         }
     }
 
-    fn succeed(self, replies: Vec<Reply>, last: bool) {
+    fn succeed(self, replies: Vec<Reply>, number: usize, last: bool) {
         match self {
             // Nobody waits any more if this fails, which takes nothing back.
             Self::Whole(sender) => drop(sender.send(Ok(replies))),
-            Self::Split(split) => {
-                let mut split = split.lock();
-                split.replies.extend(replies);
-                if last && let Some(sender) = split.sender.take() {
-                    let _ = sender.send(Ok(std::mem::take(&mut split.replies)));
-                }
-            }
+            Self::Split(split) => split.lock().succeed(replies, number, last),
+        }
+    }
+}
+
+impl Split {
+    fn new(sender: Option<Answer>) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { replies: Vec::new(), parts: None, sender }))
+    }
+
+    fn succeed(&mut self, replies: Vec<Reply>, number: usize, last: bool) {
+        if self.replies.len() <= number {
+            self.replies.resize_with(number + 1, || None);
+        }
+        self.replies[number] = Some(replies);
+        if last {
+            self.parts = Some(number + 1);
+        }
+        let is_whole = self.parts == Some(self.replies.iter().flatten().count());
+        if is_whole && let Some(sender) = self.sender.take() {
+            let _ = sender.send(Ok(self.replies.drain(..).flatten().flatten().collect()));
         }
     }
 }
@@ -229,7 +246,7 @@ pub(super) fn answer(parts: Vec<Part>, outcome: Outcome) {
         Outcome::Unknown => ProposeError::OutcomeUnknown,
     };
     for part in parts {
-        part.slot.fail(error.clone(), !part.first);
+        part.slot.fail(error.clone(), part.number > 0);
     }
 }
 
@@ -238,12 +255,12 @@ fn share_out(mut parts: Vec<Part>, replies: Vec<Reply>) {
     if parts.len() == 1
         && let Some(part) = parts.pop()
     {
-        return part.slot.succeed(replies, part.last);
+        return part.slot.succeed(replies, part.number, part.last);
     }
     let mut replies = replies.into_iter();
     for part in parts {
         let own: Vec<Reply> = replies.by_ref().take(part.commands).collect();
         debug_assert_eq!(own.len(), part.commands, "one reply a command");
-        part.slot.succeed(own, part.last);
+        part.slot.succeed(own, part.number, part.last);
     }
 }
