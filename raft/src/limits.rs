@@ -70,6 +70,9 @@ pub const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How far log time may run ahead of the monotonic time passed since the last stamp.
 pub const CLOCK_JUMP_MAX_MS: u64 = 500;
+/// By what part of the time that passed a clock that is right may be ahead of it: one in so many. Oscillators are
+/// off by up to 1 in 10,000, and NTP makes a clock run faster by 1 in 2,000 at most.
+pub const CLOCK_DRIFT_MAX_PART: u64 = 1_000;
 /// For how long stamps must keep to the pace of monotonic time before that says that they are of now.
 pub const PACE_HEARD_MIN_MS: u64 = 10 * CLOCK_JUMP_MAX_MS;
 

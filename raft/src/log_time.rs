@@ -5,18 +5,20 @@
 //!
 //! A stamp is the larger of the last stamp and the clock, and never runs ahead of the monotonic
 //! time that passed since the last stamp by more than a bound: a clock that leaps by an hour would
-//! otherwise expire an hour of messages. Such a leap raises an alarm; log time then goes on at the
-//! pace of monotonic time and an eighth more, so that a leap that turns out to be true (the clock
+//! otherwise expire an hour of messages. Such a leap raises an alarm; from the stamp that found it on, log time
+//! goes on at the pace of monotonic time and an eighth more, so that a leap that turns out to be true (the clock
 //! was wrong before) is caught up with in time, while a false one costs little until somebody has
 //! seen the alarm. A clock that steps back makes log time stand still, never go back.
 //!
 //! ```text
-//!            stamp
-//!              │            ╱ clock (leapt)
-//!   limit ─ ─ ─│─ ─ ─ ─ ╱ ╱ ─ ─ ─
-//!              │    ╱╱╱            last agreement + elapsed × 9/8
-//!              │╱╱╱
-//!              └──────────────── monotonic time
+//!   log time
+//!      │          ╱ clock, leapt
+//!      │        ╱         ╱
+//!      │        │     ╱╱   the leap + elapsed × 9/8
+//!      │        │ ╱╱
+//!      │       ╱      the last agreement + elapsed
+//!      │    ╱
+//!      └──────────────────── monotonic time
 //! ```
 //! A restart knows no monotonic time since the last stamp: the clock is believed once, and the
 //! last applied stamp is the floor. So is a stamp that a replica hears of while it catches up: it may be of
@@ -35,7 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clocks::{Clocks, millis};
-use crate::limits::{CLOCK_JUMP_MAX_MS, PACE_HEARD_MIN_MS};
+use crate::limits::{CLOCK_DRIFT_MAX_PART, CLOCK_JUMP_MAX_MS, PACE_HEARD_MIN_MS};
 use crate::planted::{self, PlantedBug};
 use crate::types::NodeId;
 use parking_lot::Mutex;
@@ -57,7 +59,8 @@ struct State {
     agreed: Option<Moment>,
     /// While there is none: a stamp that may be old, and when it was heard.
     heard: Option<Moment>,
-    leaping: bool,
+    /// While the clock is further ahead than time can have passed: when that was found.
+    leap: Option<Moment>,
 }
 
 impl State {
@@ -76,16 +79,27 @@ struct Moment {
 }
 
 impl Moment {
-    /// The latest that log time may be by now.
+    /// What log time is by now if nothing was wrong with the pace.
+    fn pace_ms(self, now: Duration) -> u64 {
+        self.ms.saturating_add(self.elapsed_ms(now))
+    }
+
+    /// Whether no clock that is right can show this by now.
+    fn is_leapt_by(self, clock_ms: u64, now: Duration) -> bool {
+        let drift_ms = self.elapsed_ms(now) / CLOCK_DRIFT_MAX_PART;
+        let latest_ms = self.pace_ms(now).saturating_add(drift_ms);
+        clock_ms > latest_ms.saturating_add(CLOCK_JUMP_MAX_MS)
+    }
+
+    /// The latest that log time may be by now, for it may have been catching up all the time.
     fn limit_ms(self, now: Duration) -> u64 {
-        let elapsed = self.elapsed_ms(now);
-        self.ms.saturating_add(elapsed).saturating_add(elapsed / 8)
+        self.pace_ms(now).saturating_add(self.elapsed_ms(now) / 8)
     }
 
     /// Whether a stamp that is made now could follow on this one.
     fn is_followed_by(self, stamp_ms: u64, now: Duration) -> bool {
-        let expected = self.ms.saturating_add(self.elapsed_ms(now));
-        stamp_ms >= expected.saturating_sub(CLOCK_JUMP_MAX_MS) && !self.is_refuted_by(stamp_ms, now)
+        let earliest_ms = self.pace_ms(now).saturating_sub(CLOCK_JUMP_MAX_MS);
+        stamp_ms >= earliest_ms && !self.is_refuted_by(stamp_ms, now)
     }
 
     /// Whether no stamp that is made now could be so late.
@@ -107,7 +121,7 @@ struct Reading {
 impl LogTime {
     /// `floor_ms` is the last applied stamp, 0 for a new group.
     pub(crate) fn new(clocks: Arc<Clocks>, floor_ms: u64) -> Self {
-        let state = State { last_ms: floor_ms, agreed: None, heard: None, leaping: false };
+        let state = State { last_ms: floor_ms, agreed: None, heard: None, leap: None };
         let members = Mutex::default();
         Self { clocks, members, state: Mutex::new(state), alarms: AtomicU64::new(0) }
     }
@@ -116,7 +130,7 @@ impl LogTime {
     pub(crate) fn stamp(&self) -> u64 {
         let mut state = self.state.lock();
         let reading = self.read(*state);
-        if reading.state.leaping && !state.leaping {
+        if reading.state.leap.is_some() && state.leap.is_none() {
             self.alarms.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
                 clock_ms = self.clock_of_most(),
@@ -206,27 +220,28 @@ impl LogTime {
     /// Whether the clock is ahead of log time, or apart from the other clocks, by more than the
     /// bound right now.
     pub(crate) fn is_leaping(&self) -> bool {
-        self.state.lock().leaping || self.clocks.is_off()
+        self.state.lock().leap.is_some() || self.clocks.is_off()
     }
 }
 
 /// The pure step: the state and two clocks in, the stamp and the next state out.
 fn read(mut state: State, clock_ms: u64, monotonic: Duration) -> Reading {
-    let pace_ms = state.agreed.map(|agreed| agreed.limit_ms(monotonic));
-    match pace_ms {
-        Some(pace_ms) if clock_ms > pace_ms.saturating_add(CLOCK_JUMP_MAX_MS) => {
-            state.leaping = true;
-            state.last_ms = state.last_ms.max(pace_ms);
+    if let Some(agreed) = state.agreed
+        && agreed.is_leapt_by(clock_ms, monotonic)
+    {
+        let found = Moment { ms: state.last_ms.max(agreed.pace_ms(monotonic)), at: monotonic };
+        let limit_ms = state.leap.get_or_insert(found).limit_ms(monotonic);
+        if clock_ms > limit_ms.saturating_add(CLOCK_JUMP_MAX_MS) {
+            state.last_ms = state.last_ms.max(limit_ms);
+            return Reading { stamp_ms: state.last_ms, state };
         }
-        _ => {
-            state.leaping = false;
-            // A clock that is behind is not believed, so the last agreement stays: when it is
-            // set right again, the time that passed since then is no leap.
-            if clock_ms >= state.last_ms || state.agreed.is_none() {
-                state.last_ms = state.last_ms.max(clock_ms);
-                state.agree(monotonic);
-            }
-        }
+    }
+    state.leap = None;
+    // A clock that is behind is not believed, so the last agreement stays: when it is
+    // set right again, the time that passed since then is no leap.
+    if clock_ms >= state.last_ms || state.agreed.is_none() {
+        state.last_ms = state.last_ms.max(clock_ms);
+        state.agree(monotonic);
     }
     Reading { stamp_ms: state.last_ms, state }
 }
@@ -234,8 +249,7 @@ fn read(mut state: State, clock_ms: u64, monotonic: Duration) -> Reading {
 /// The same without a clock to go by: log time goes on at the monotonic pace.
 fn hold(mut state: State, monotonic: Duration) -> Reading {
     if let Some(agreed) = state.agreed {
-        let pace_ms = agreed.ms.saturating_add(agreed.elapsed_ms(monotonic));
-        state.last_ms = state.last_ms.max(pace_ms);
+        state.last_ms = state.last_ms.max(agreed.pace_ms(monotonic));
     }
     Reading { stamp_ms: state.last_ms, state }
 }
@@ -244,7 +258,7 @@ fn hold(mut state: State, monotonic: Duration) -> Reading {
 mod tests {
     use super::*;
 
-    const START: State = State { last_ms: 1_000_000, agreed: None, heard: None, leaping: false };
+    const START: State = State { last_ms: 1_000_000, agreed: None, heard: None, leap: None };
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -303,7 +317,7 @@ mod tests {
     fn the_clock_is_believed_once_after_a_start() {
         let reading = read(START, 90_000_000, at(5));
         assert_eq!(reading.stamp_ms, 90_000_000);
-        assert!(!reading.state.leaping);
+        assert!(!reading.state.leap.is_some());
     }
 
     #[test]
@@ -319,19 +333,21 @@ mod tests {
         // Set right after ten minutes: what passed since the last agreement is no leap.
         let right = read(back.state, 2_600_000, at(610));
         assert_eq!(right.stamp_ms, 2_600_000);
-        assert!(!right.state.leaping);
+        assert!(!right.state.leap.is_some());
     }
 
     #[test]
     fn a_leap_of_an_hour_is_followed_at_the_monotonic_pace_only() {
         let before = read(START, 2_000_000, at(10));
         let leapt = read(before.state, 2_000_000 + 3_600_000, at(18));
-        assert_eq!(leapt.stamp_ms, 2_000_000 + 8_000 + 1_000);
-        assert!(leapt.state.leaping);
+        assert_eq!(leapt.stamp_ms, 2_000_000 + 8_000);
+        assert!(leapt.state.leap.is_some());
+        let later = read(leapt.state, 2_000_000 + 3_600_000 + 16_000, at(34));
+        assert_eq!(later.stamp_ms, 2_000_000 + 8_000 + 16_000 + 2_000);
         // The clock is set right again: log time waits for it without going back.
-        let right = read(leapt.state, 2_000_000 + 8_100, at(18));
-        assert_eq!(right.stamp_ms, leapt.stamp_ms);
-        assert!(!right.state.leaping);
+        let right = read(later.state, 2_000_000 + 24_100, at(34));
+        assert_eq!(right.stamp_ms, later.stamp_ms);
+        assert!(right.state.leap.is_none());
     }
 
     #[test]
@@ -341,7 +357,7 @@ mod tests {
         for second in 1..=80 {
             state = read(state, 2_010_000 + second * 1_000, at(second)).state;
         }
-        assert!(!state.leaping);
+        assert!(state.leap.is_none());
         assert_eq!(state.last_ms, 2_010_000 + 80_000);
     }
 
@@ -353,7 +369,7 @@ mod tests {
         assert_eq!(held.stamp_ms, 2_008_000);
         // The median is known again, and was right all the time.
         let known = read(held.state, 2_008_050, at(18));
-        assert_eq!((known.stamp_ms, known.state.leaping), (2_008_050, false));
+        assert_eq!((known.stamp_ms, known.state.leap.is_some()), (2_008_050, false));
     }
 
     #[test]
@@ -361,7 +377,20 @@ mod tests {
         let before = read(START, 2_000_000, at(10));
         let later = read(before.state, 2_000_000 + 7_200_000, at(10 + 7_200));
         assert_eq!(later.stamp_ms, 9_200_000);
-        assert!(!later.state.leaping);
+        assert!(!later.state.leap.is_some());
+    }
+
+    #[test]
+    fn a_leap_after_idle_hours_is_found_and_a_clock_that_drifts_is_not_one() {
+        let before = read(START, 2_000_000, at(10));
+        let night_ms = 8 * 3_600_000;
+        let morning = at(10 + 8 * 3_600);
+        let drifted = read(before.state, 2_000_000 + night_ms + 14_000, morning);
+        assert!(drifted.state.leap.is_none());
+        assert_eq!(drifted.stamp_ms, 2_000_000 + night_ms + 14_000);
+        let leapt = read(before.state, 2_000_000 + night_ms + 60_000, morning);
+        assert!(leapt.state.leap.is_some());
+        assert_eq!(leapt.stamp_ms, 2_000_000 + night_ms);
     }
 
     #[test]
