@@ -1,29 +1,24 @@
 //! The world of one run: two gateways, a chat, a device, and what is on its way between them.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod arriving;
+mod connection;
+mod rest;
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use switchboard_api::{
-    device::v1::{Ack, client_frame, redirect::Reason, server_frame::Frame},
-    v1::{DeliverRequest, FetchRequest, ItemStatus, Message, SessionInfo, deliver_request},
+    device::v1::redirect::Reason,
+    v1::{Message, SessionInfo, deliver_request},
 };
-use switchboard_engine::{
-    self as engine, Claim, Command, DeviceId, Enqueue, MessageKind, Release, Reply, Status,
-};
+use switchboard_engine::{self as engine, Command, DeviceId, Enqueue, MessageKind, Reply, Status};
 
+use self::arriving::Parcel;
 use super::store::{Store, device_ref, session_info};
 use crate::{
-    conversation::{Action, Conversation, Ending, Input, Meaning, Now},
-    delivery::{Claimed, FetchOrder, Page},
+    conversation::Conversation,
     meters::Meters,
-    outcome::Outcome,
     peers::{Event, Peer, Peers},
-    receipts::Batch,
-    service,
 };
 
 /// Small, so that it is reached.
@@ -98,21 +93,6 @@ pub(super) enum Step {
     Reconcile,
     /// The device acknowledges all it has had on its connection.
     Ack,
-}
-
-#[derive(Debug)]
-enum Parcel {
-    Claim { conn: usize },
-    Claimed { conn: usize, claimed: engine::Claimed },
-    Push { gateway: u32, incarnation: u64, push: deliver_request::Push },
-    Replaced { session: SessionInfo },
-    Fetch { conn: usize, order: FetchOrder },
-    Page { conn: usize, id: u64, page: Page },
-    Ack { conn: usize, id: u64, ack: engine::Ack },
-    Acked { conn: usize, id: u64, status: ItemStatus },
-    Receipts { conn: usize, id: u64, batch: Batch },
-    Routed { conn: usize, id: u64 },
-    Release { epoch: u64 },
 }
 
 struct Gateway {
@@ -280,81 +260,8 @@ impl<'a> World<'a> {
         self.failure.as_deref()
     }
 
-    /// Everything that is on its way arrives, and what must hold then is checked.
-    pub(super) fn come_to_rest(&mut self) {
-        if self.bug == Some(Bug::LookUpBeforeEnqueue) && self.looked_up.is_some() {
-            self.store_message();
-        }
-        while !self.chat.is_empty() {
-            self.push(0);
-        }
-        self.settle_down();
-        for gateway in 0..self.gateways.len() {
-            if !self.gateways[gateway].holds {
-                self.lease_ends(gateway);
-            }
-        }
-        self.settle_down();
-        // A device that was sent away, or never came, connects.
-        for _ in 0..3 {
-            if self.on.is_none_or(|on| !self.conns[on].open) {
-                self.connect(0);
-                self.settle_down();
-            }
-        }
-        self.keep_acknowledging();
-        if !self.a_push_was_lost {
-            self.check_all_shown("fell between without a chat's death");
-        }
-        if self.bug != Some(Bug::NoReconciliation) {
-            self.reconcile();
-            self.keep_acknowledging();
-        }
-        self.check_all_shown("never came, also with reconciliation");
-        self.check_all_settled();
-    }
-
-    /// With a window of two, more comes only after an acknowledgement.
-    fn keep_acknowledging(&mut self) {
-        for _ in 0..20 {
-            self.ack();
-            self.settle_down();
-        }
-    }
-
     fn fail(&mut self, failure: String) {
         self.failure.get_or_insert(failure);
-    }
-
-    fn check_all_shown(&mut self, how: &str) {
-        let missing: Vec<u8> = (0..self.accepted).filter(|n| !self.shown.contains(n)).collect();
-        if !missing.is_empty() {
-            self.fail(format!("messages {missing:?} {how}; shown: {:?}", self.shown));
-        }
-    }
-
-    /// All is acknowledged and gone, and each message has its receipt.
-    fn check_all_settled(&mut self) {
-        let waiting = self.store.waiting(&self.bob);
-        if !waiting.is_empty() {
-            self.fail(format!("{waiting:?} still wait though all was acknowledged"));
-        }
-        let receipts = self.store.shard.stat(&self.alice).messages;
-        if receipts != u64::from(self.accepted) {
-            self.fail(format!("{receipts} receipts for {} messages", self.accepted));
-        }
-    }
-
-    fn settle_down(&mut self) {
-        // A resend is due after seconds; whatever goes on for longer than this goes on for ever.
-        for _ in 0..10_000 {
-            if self.parcels.is_empty() {
-                return;
-            }
-            let parcel = self.parcels.remove(0);
-            self.arrive(parcel);
-        }
-        self.fail("it never comes to rest".to_owned());
     }
 
     /// What matters least for the order of things is there at once.
@@ -441,22 +348,6 @@ impl<'a> World<'a> {
         }
     }
 
-    fn connect(&mut self, at: usize) {
-        let gateway = &self.gateways[at];
-        let peer = gateway.peers.add(&device_ref(&self.bob), gateway.incarnation);
-        self.conns.push(Conn {
-            gateway: at,
-            incarnation: gateway.incarnation,
-            peer,
-            conversation: None,
-            open: true,
-            last: 0,
-        });
-        let conn = self.conns.len() - 1;
-        self.on = Some(conn);
-        self.parcels.push(Parcel::Claim { conn });
-    }
-
     fn fence(&mut self, at: usize) {
         self.budget.lease_ends -= 1;
         self.gateways[at].holds = false;
@@ -478,15 +369,6 @@ impl<'a> World<'a> {
         self.gateways[at].holds = true;
     }
 
-    fn close(&mut self, conn: usize) {
-        let Conn { gateway, peer, open, .. } = &mut self.conns[conn];
-        *open = false;
-        self.gateways[*gateway].peers.remove(peer.connection_id);
-        if self.on == Some(conn) {
-            self.on = None;
-        }
-    }
-
     /// The gateways compare tails.
     fn reconcile(&mut self) {
         let tail = self.store.shard.stat(&self.bob).tail;
@@ -497,267 +379,5 @@ impl<'a> World<'a> {
                 self.turn(conn);
             }
         }
-    }
-
-    /// The device acknowledges what it has had on its connection.
-    fn ack(&mut self) {
-        let Some(conn) = self.on else { return };
-        let last = self.conns[conn].last;
-        if last > 0 {
-            let ack = client_frame::Frame::Ack(Ack { up_to_seq: last, seqs: Vec::new() });
-            self.input(conn, Input::Frame(ack));
-            self.turn(conn);
-        }
-    }
-
-    fn arrive(&mut self, parcel: Parcel) {
-        match parcel {
-            Parcel::Claim { conn } => self.claim(conn),
-            Parcel::Claimed { conn, claimed } => self.claimed(conn, &claimed),
-            Parcel::Push { gateway, incarnation, push } => {
-                let request = DeliverRequest { pushes: vec![push], ..DeliverRequest::default() };
-                self.deliver(gateway, incarnation, request);
-            }
-            Parcel::Replaced { session } => {
-                let replaced = deliver_request::Replaced {
-                    device: session.device,
-                    connection_id: session.connection_id,
-                    epoch: session.epoch,
-                    gone: false,
-                };
-                let request =
-                    DeliverRequest { replaced: vec![replaced], ..DeliverRequest::default() };
-                self.deliver(session.gateway_id, session.incarnation, request);
-            }
-            Parcel::Fetch { conn, order } => self.fetch(conn, &order),
-            Parcel::Page { conn, id, page } => {
-                self.tell(conn, Event::Page { id, page: Some(page) });
-            }
-            Parcel::Ack { conn, id, ack } => self.apply_ack(conn, id, ack),
-            Parcel::Acked { conn, id, status } => self.tell(conn, Event::Acked { id, status }),
-            Parcel::Receipts { conn, id, batch } => self.store_receipts(conn, id, &batch),
-            Parcel::Routed { conn, id } => {
-                let outcome = Outcome { status: ItemStatus::Ok, at_ms: 1, retry_after_ms: 0 };
-                self.tell(conn, Event::Routed { id, outcome });
-            }
-            Parcel::Release { epoch } => {
-                self.store.change(&Command::Release(Release { device: self.bob.clone(), epoch }));
-            }
-        }
-    }
-
-    fn claim(&mut self, conn: usize) {
-        let Conn { gateway, incarnation, peer, .. } = &self.conns[conn];
-        let gateway_id = self.gateways[*gateway].id;
-        if self.store.has_ended(gateway_id, *incarnation) {
-            self.close(conn);
-            return;
-        }
-        let claim = Claim {
-            device: self.bob.clone(),
-            gateway_id,
-            incarnation: *incarnation,
-            connection_id: peer.connection_id,
-            push_token: Bytes::new(),
-        };
-        let Reply::Claimed(claimed) = self.store.change(&Command::Claim(claim)) else {
-            panic!("no answer to a claim");
-        };
-        assert!(claimed.epoch > self.newest_epoch);
-        self.newest_epoch = claimed.epoch;
-        self.parcels.push(Parcel::Claimed { conn, claimed });
-    }
-
-    fn claimed(&mut self, conn: usize, claimed: &engine::Claimed) {
-        if let Some(session) = &claimed.replaced
-            && !self.store.has_ended(session.gateway_id, session.incarnation)
-        {
-            self.parcels.push(Parcel::Replaced { session: session_info(session) });
-        }
-        let Conn { gateway, incarnation, peer, conversation, open, .. } = &mut self.conns[conn];
-        let gateway = &self.gateways[*gateway];
-        peer.set_epoch(claimed.epoch);
-        if !*open || !gateway.holds || gateway.incarnation != *incarnation {
-            self.close(conn);
-            return;
-        }
-        if self.bug == Some(Bug::PushesDroppedDuringClaim) {
-            peer.take();
-        }
-        let answer = Claimed { epoch: claimed.epoch, tail: claimed.tail };
-        let device = device_ref(&self.bob);
-        *conversation = Some(Conversation::new(device, answer, WINDOW, claimed.epoch));
-        self.turn(conn);
-    }
-
-    /// A request of a chat or of another gateway, as the service takes it.
-    fn deliver(&mut self, gateway_id: u32, incarnation: u64, request: DeliverRequest) {
-        let Some(at) = self.gateways.iter().position(|gateway| gateway.id == gateway_id) else {
-            return;
-        };
-        // The address is another life's by now; its connections have other epochs.
-        let _ = incarnation;
-        let mut ghosts = Vec::new();
-        service::take(&self.gateways[at].peers, &self.meters, request, &mut ghosts);
-        let releases = ghosts.into_iter().map(|ghost| Parcel::Release { epoch: ghost.epoch });
-        self.parcels.extend(releases);
-        for conn in 0..self.conns.len() {
-            if self.conns[conn].gateway == at {
-                self.turn(conn);
-            }
-        }
-    }
-
-    fn fetch(&mut self, conn: usize, order: &FetchOrder) {
-        let applied = self.newest_epoch.max(self.store.shard.stat(&self.bob).tail);
-        if order.min_position > applied.max(self.had.last().copied().unwrap_or(0)) {
-            self.fail(format!("{order:?} waits for what is not there"));
-        }
-        let request = FetchRequest {
-            after_seq: order.after_seq,
-            messages_max: order.messages_max,
-            bytes_max: order.bytes_max,
-            ..FetchRequest::default()
-        };
-        let response = self.store.fetch(&self.bob, &request);
-        let page = Page { messages: response.messages, more: response.more, tail: response.tail };
-        self.parcels.push(Parcel::Page { conn, id: order.id, page });
-    }
-
-    fn apply_ack(&mut self, conn: usize, id: u64, mut ack: engine::Ack) {
-        let before = self.store.waiting(&self.bob);
-        let epoch = ack.epoch;
-        if self.bug == Some(Bug::AcksNotFenced) {
-            ack.epoch = 0;
-        }
-        let Reply::Acked(reply) = self.store.change(&Command::Ack(ack)) else {
-            panic!("no answer to an ack");
-        };
-        let after = self.store.waiting(&self.bob);
-        let gone: Vec<u64> = before.into_iter().filter(|seq| !after.contains(seq)).collect();
-        if epoch != self.newest_epoch && !gone.is_empty() {
-            self.fail(format!("an ack of an older epoch removed {gone:?}"));
-        }
-        if gone.iter().any(|seq| !self.had.contains(seq)) {
-            self.fail(format!("of {gone:?} the device has had only {:?}", self.had));
-        }
-        let status = match reply.status {
-            Status::Ok => ItemStatus::Ok,
-            Status::Fenced => ItemStatus::Fenced,
-            other => panic!("an ack was answered {other:?}"),
-        };
-        self.parcels.push(Parcel::Acked { conn, id, status });
-    }
-
-    /// What a chat does with receipts; ids as they are made from message, device and state.
-    fn store_receipts(&mut self, conn: usize, id: u64, batch: &Batch) {
-        for message_id in &batch.message_ids {
-            let enqueue = Enqueue {
-                to_user: batch.to.0.clone(),
-                to_device: u16::try_from(batch.to.1).expect("a device"),
-                message_id: *message_id,
-                from: self.bob.clone(),
-                ttl_ms: 0,
-                kind: MessageKind::Receipt,
-                body: Bytes::new(),
-            };
-            self.store.change(&Command::Enqueue(enqueue));
-        }
-        self.parcels.push(Parcel::Routed { conn, id });
-    }
-
-    fn tell(&mut self, conn: usize, event: Event) {
-        self.conns[conn].peer.tell(event);
-        self.turn(conn);
-    }
-
-    fn now(&self) -> Now {
-        Now { at: self.now, unix_ms: 1, queued: 0 }
-    }
-
-    fn input(&mut self, conn: usize, input: Input) {
-        let now = self.now();
-        let mut actions = Vec::new();
-        if let Some(conversation) = &mut self.conns[conn].conversation {
-            conversation.handle(input, &mut || None, now, &mut actions);
-        }
-        self.act(conn, actions);
-    }
-
-    /// What the connection's task does when something came.
-    fn turn(&mut self, conn: usize) {
-        let leaves = |conn: &Conn| !conn.open || conn.conversation.is_none();
-        if leaves(&self.conns[conn]) {
-            return;
-        }
-        let arrived = self.conns[conn].peer.take();
-        if arrived.heard != 0 {
-            self.input(conn, Input::Heard(arrived.heard));
-        }
-        for event in arrived.events {
-            match Meaning::of(event, self.conns[conn].peer.epoch()) {
-                Meaning::Input(input) => self.input(conn, input),
-                Meaning::Nothing => {}
-                Meaning::Replaced | Meaning::Silent | Meaning::Leave { .. } => self.close(conn),
-            }
-            if !self.conns[conn].open {
-                return;
-            }
-        }
-        let now = self.now();
-        let mut actions = Vec::new();
-        let Conn { conversation, peer, .. } = &mut self.conns[conn];
-        if let Some(conversation) = conversation {
-            conversation.poll(now, &mut actions);
-            peer.set_high(conversation.high());
-        }
-        self.act(conn, actions);
-        self.now += Duration::from_micros(1);
-    }
-
-    fn act(&mut self, conn: usize, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::Write(Frame::Deliver(deliver)) => {
-                    self.show(conn, &deliver.message.expect("a message"));
-                }
-                Action::Write(_) => {}
-                Action::Fetch(order) => self.parcels.push(Parcel::Fetch { conn, order }),
-                Action::Ack { id, item } => {
-                    let device = self.bob.clone();
-                    let (epoch, up_to_seq, seqs) = (item.epoch, item.up_to_seq, item.seqs);
-                    let ack = engine::Ack { device, epoch, up_to_seq, seqs };
-                    self.parcels.push(Parcel::Ack { conn, id, ack });
-                }
-                Action::RouteReceipts { id, batch } => {
-                    self.parcels.push(Parcel::Receipts { conn, id, batch });
-                }
-                Action::Close(Ending::Replaced) => self.close(conn),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    /// The device reads from the connection that it uses, and from no other.
-    fn show(&mut self, conn: usize, message: &Message) {
-        if self.on != Some(conn) {
-            return;
-        }
-        let last = &mut self.conns[conn].last;
-        if message.seq <= *last {
-            let failure = format!("seq {} was written after {last}", message.seq);
-            self.fail(failure);
-            return;
-        }
-        *last = message.seq;
-        self.had.insert(message.seq);
-        let n = message.message_id[0];
-        if self.shown.contains(&n) {
-            return;
-        }
-        if self.shown.last().is_some_and(|last| *last > n) {
-            self.fail(format!("message {n} was shown after {:?}", self.shown));
-        }
-        self.shown.push(n);
     }
 }
