@@ -186,9 +186,8 @@ impl IdFiles {
     }
 
     /// A checkpoint that names these files is durable: others go.
-    pub(crate) fn adopt(&self, runs: Vec<Run>) -> io::Result<()> {
+    pub(crate) fn adopt(&self, runs: Vec<Run>) {
         self.known.lock().named = runs;
-        self.remove_unused()
     }
 
     /// Removes files that the newest checkpoint does not name.

@@ -156,6 +156,13 @@ impl Log {
         Ok(Self { handle: Arc::new(handle) })
     }
 
+    /// Whether no log is open in a directory, for whoever waits for its last handle to go. It takes the lock for
+    /// a moment, in which an opening log would be refused.
+    #[must_use]
+    pub fn is_free(files: &dyn Files, dir: &Path) -> bool {
+        opening::is_free(files, dir)
+    }
+
     fn shared(&self) -> &Shared {
         &self.handle.shared
     }
@@ -207,7 +214,7 @@ impl Log {
 
     /// Waits until everything appended before is durable and recorded as such. The log can be used
     /// on.
-    pub fn sync_for_shutdown(&self) -> Result<(), AppendError> {
+    pub fn flush(&self) -> Result<(), AppendError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let done: Done = Box::new(move |result| drop(sender.send(result)));
         let mut queue = self.shared().queue.lock();

@@ -6,9 +6,8 @@
 //! answers a candidate when `save_vote` returns. Completions of appends come from the log's writer
 //! and may come late, but never before the sync.
 //!
-//! Truncation and purge are not waited for either: what makes them matter (an entry in the
-//! place of a truncated one, a checkpoint of an installed snapshot) lies behind them in the same
-//! log, so it is never durable without them.
+//! Truncation and purge are not waited for either: an entry in the place of a truncated one lies behind it in
+//! the same log, so it is never durable without it, and whoever installs a snapshot waits for both.
 
 use std::fmt::Debug;
 use std::io;

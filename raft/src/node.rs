@@ -259,7 +259,7 @@ impl Node {
         let groups = self.groups();
         futures::future::join_all(groups.iter().map(|group| group.shutdown())).await;
         let log = self.inner.opener.log.clone();
-        match blocking::run(move || log.sync_for_shutdown()).await {
+        match blocking::run(move || log.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the log could not be synced at shutdown"),
             Err(error) => tracing::error!(%error, "the log panicked at shutdown"),

@@ -241,7 +241,7 @@ impl SecondLife {
             log.append_wait(vec![Record::Vote { group: part.group, bytes }, begin])?;
         }
         let manifest = backup.manifest().clone();
-        log.sync_for_shutdown()?;
+        log.flush()?;
         Ok(manifest)
     }
 

@@ -31,6 +31,11 @@ const DISK_ID_NAME: &str = "disk-id";
 const DISK_ID_TITLE: &str = "switchboard disk id v1";
 const DISK_ID_BYTES_MAX: usize = 256;
 
+/// Whether nobody holds the lock of `dir`.
+pub(super) fn is_free(files: &dyn Files, dir: &Path) -> bool {
+    files.lock(&dir.join(LOCK_NAME)).is_ok()
+}
+
 /// Opens the log in `dir`.
 pub(super) fn open(
     files: Arc<dyn Files>,

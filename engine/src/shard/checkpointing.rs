@@ -42,7 +42,7 @@ impl Shard {
         }
         let rewritten = self.files_to_rewrite()?;
         let written = self.write_checkpoint(&snapshot, at, rewritten, false);
-        let mut written = written.inspect_err(|_| self.clear_away(at.index))?;
+        let mut written = written.inspect_err(|_| self.clear_away())?;
         let membership = snapshot.header.membership.clone();
         drop(snapshot);
         let state = self.state();
@@ -80,9 +80,11 @@ impl Shard {
     }
 
     /// Gives back the space that an unfinished checkpoint took, as far as that goes. One that has got its
-    /// name may be found by the next start, so it keeps what it names.
-    fn clear_away(&self, index: u64) {
-        if self.checkpoints.indexes().is_ok_and(|found| !found.contains(&index)) {
+    /// name may be found by the next start, so it keeps what it names, also while others fail after it.
+    pub(super) fn clear_away(&self) {
+        let adopted = self.checkpoint_meta().map_or(0, |meta| meta.at.index);
+        let is_adopted = |found: &u64| *found <= adopted;
+        if self.checkpoints.indexes().is_ok_and(|found| found.iter().all(is_adopted)) {
             self.checkpoints.remove_unfinished();
             let _ = self.ids.remove_unused();
             let _ = self.old.retain(&self.live.lock());
@@ -114,12 +116,13 @@ impl Shard {
         Ok(())
     }
 
-    /// Removes what a checkpoint that is durable now does not name.
+    /// Removes what a checkpoint that is durable now does not name. What it names is known before anything is
+    /// removed: if that fails, a later call must not take it for unused.
     pub(super) fn adopt_files(&self, index: u64, written: Written) -> Result<(), CheckpointError> {
-        self.checkpoints.remove_below(index)?;
-        self.ids.adopt(written.ids)?;
-        self.old.retain(&written.passed.live)?;
+        self.ids.adopt(written.ids);
         *self.live.lock() = written.passed.live;
-        Ok(())
+        self.checkpoints.remove_below(index)?;
+        self.ids.remove_unused()?;
+        Ok(self.old.retain(&self.live.lock())?)
     }
 }

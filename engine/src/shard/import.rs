@@ -87,8 +87,8 @@ impl Shard {
     pub fn import(&self, input: &mut dyn Read) -> Result<(), ImportError> {
         let _one_at_a_time = self.writing.lock();
         self.check_not_ended()?;
-        let state = self.read_with_bodies(input)?;
-        self.adopt(state)
+        let imported = self.read_with_bodies(input).and_then(|state| self.adopt(state));
+        imported.inspect_err(|_| self.clear_away())
     }
 
     /// Takes the state of a backup into a group that has applied nothing, under a new generation and a
@@ -143,6 +143,8 @@ impl Shard {
         let at = snapshot.header.applied.ok_or(CheckpointError::Empty)?;
         let _no_writer = self.applying.lock();
         self.check_is_ahead(Some(at))?;
+        // The next start finds the checkpoint by its name, and must not find a tail that this state has replaced.
+        self.log.flush().map_err(CheckpointError::from)?;
         let written = self.write_checkpoint(&snapshot, at, BTreeSet::new(), true)?;
         let membership = snapshot.header.membership.clone();
         drop(snapshot);

@@ -66,7 +66,7 @@ fn completions_fire_in_the_order_of_the_appends_from_many_threads() {
             });
         }
     });
-    log.sync_for_shutdown().unwrap();
+    log.flush().unwrap();
     for group in fired.lock().iter() {
         assert_eq!(*group, (0..500).collect::<Vec<_>>());
     }

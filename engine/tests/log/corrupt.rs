@@ -161,7 +161,7 @@ fn with_segments() -> SimFiles {
         log.append_wait(vec![entry(1, index, 3_000)]).unwrap();
         index += 1;
     }
-    log.sync_for_shutdown().unwrap();
+    log.flush().unwrap();
     disk
 }
 
@@ -261,7 +261,7 @@ fn a_failed_write_or_sync_closes_the_log_for_good() {
         for _ in 0..3 {
             let refused = log.append_wait(vec![purge(1, 0)]).unwrap_err();
             assert!(matches!(refused, AppendError::Poisoned(_)), "{refused}");
-            assert!(log.sync_for_shutdown().is_err());
+            assert!(log.flush().is_err());
             log.step_silence();
         }
         assert_eq!(disk.operations(), operations, "nothing is tried again");

@@ -58,7 +58,7 @@ fn a_full_log_opens_and_says_so() {
     let (still, refused) = fill(&log, next);
     assert!(matches!(refused, AppendError::DiskFull { .. }), "{refused}");
     assert_eq!(still, next, "opening took a frame of the reserve, no entry fits");
-    log.sync_for_shutdown().unwrap();
+    log.flush().unwrap();
     assert_eq!(indexes(&log, 1), (0..next).collect::<Vec<_>>());
 }
 
@@ -121,6 +121,6 @@ fn too_much_that_waits_is_refused() {
     }
     assert!(matches!(*refused.lock(), Some(AppendError::QueueFull { .. })));
     assert_eq!(next, 4);
-    log.sync_for_shutdown().unwrap();
+    log.flush().unwrap();
     log.append_wait(vec![entry(1, 3, 3_000)]).unwrap();
 }
