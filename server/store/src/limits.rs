@@ -63,6 +63,8 @@ pub const META_VOTERS_MAX: usize = 5;
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long calls may finish after a shutdown was asked for.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether the last task of a store that stopped is gone.
+pub const FREE_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Logins a second that all gateways together may make while no proposal waits, for each core of the node that
 /// leads the meta group, unless its configuration says otherwise: some 30 us of the store each, so that most
 /// of its cores is left for everybody else.

@@ -14,6 +14,7 @@ use switchboard_api::{
 use switchboard_engine::{
     Clock, META_GROUP, SystemClock,
     fs::{Files, RealFiles},
+    log::Log,
 };
 use switchboard_process::{BindError, Readiness, Shutdown, bind, http};
 use switchboard_raft::{InitializeError, Node, NodeOpenError, NodeOptions};
@@ -349,8 +350,8 @@ impl Running {
         Failure { reason }
     }
 
-    /// Stops: refuses new calls, finishes those under way, syncs the log. False if calls were cut off
-    /// that did not end in time.
+    /// Stops: refuses new calls, finishes those under way, syncs the log, and returns when the data directory can
+    /// be opened again. False if calls were cut off that did not end in time.
     ///
     /// Until all calls have their answers the node goes on as a replica: it asks the others what it
     /// passed on to them, and hears from them what became of the entries that it proposed.
@@ -374,6 +375,18 @@ impl Running {
             abort.abort();
         }
         self.service.node.shutdown().await;
+        let files = self.service.node.options().files.clone();
+        let data = self.service.node.options().data_dir.clone();
+        drop((self.service, self.health));
+        // Tasks that have ended, as those of connections, are dropped a moment later.
+        let is_free = async {
+            while !Log::is_free(&*files, &data) {
+                tokio::time::sleep(limits::FREE_LOOK_INTERVAL).await;
+            }
+        };
+        if tokio::time::timeout(limits::DRAIN_MAX, is_free).await.is_err() {
+            tracing::warn!(data = %data.display(), "the data directory is still in use");
+        }
         drained && ended
     }
 }
