@@ -2,8 +2,9 @@
 //!
 //! The log tells when only its reserve is left. From then on a leader refuses what stores more
 //! (messages, sessions), so that acks, purges, the end of sessions and a checkpoint, which free
-//! space, still find room; on a disk that is full to the last segment it refuses everything. A
-//! node that is full delays its callers and does not fail.
+//! space, still find room; on a disk that is full to the last segment it refuses everything, and a
+//! follower takes no entries: its leader sends them again. A node that is full delays its callers and does
+//! not fail.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -25,6 +26,11 @@ impl Admission {
             SpaceLevel::Full => 2,
         };
         self.level.store(level, Ordering::Relaxed);
+    }
+
+    /// Whether not even another segment of the log can be made.
+    pub(crate) fn is_full(&self) -> bool {
+        self.level.load(Ordering::Relaxed) == 2
     }
 
     /// Whether all of `commands` may be proposed now.

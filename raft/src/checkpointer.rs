@@ -11,14 +11,15 @@
 //! ```
 //! A group is chosen when it keeps more than its bound, or when the node's log as a whole is
 //! beyond its own bound and this group's entries are in the oldest segment: a group that writes
-//! little would otherwise pin that segment, and all that others wrote after it, for ever.
+//! little would otherwise pin that segment, and all that others wrote after it, for ever. While space is
+//! short both bounds are an eighth, for it is the log that can be made shorter.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
-use switchboard_engine::log::Record;
+use switchboard_engine::log::{Record, SpaceLevel};
 use switchboard_engine::{GroupId, LogId};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,17 @@ pub(crate) struct Policy {
     pub(crate) group_bytes: u64,
     /// Bytes of the whole log before the group in its oldest segment is checkpointed.
     pub(crate) log_bytes: u64,
+}
+
+impl Policy {
+    fn with_space(self, level: SpaceLevel) -> Self {
+        match level {
+            SpaceLevel::Ample => self,
+            SpaceLevel::Reserve | SpaceLevel::Full => {
+                Self { group_bytes: self.group_bytes / 8, log_bytes: self.log_bytes / 8 }
+            }
+        }
+    }
 }
 
 /// What the choice is made from.
@@ -136,7 +148,8 @@ impl<F: Fn() -> Vec<Arc<Group>>> Checkpointer<F> {
                 });
             }
         }
-        let choice = choose(self.policy, stats.bytes_total, &candidates)?;
+        let policy = self.policy.with_space(stats.space.level);
+        let choice = choose(policy, stats.bytes_total, &candidates)?;
         let chosen = candidates.iter().find(|candidate| candidate.group == choice.group())?;
         let group = groups.into_iter().find(|group| group.id() == choice.group())?;
         Some((group, choice, chosen.grown_bytes))
@@ -238,6 +251,17 @@ mod tests {
         let candidates =
             [candidate(0, 1, true), candidate(1, 100, false), candidate(2, 300, false)];
         assert_eq!(choose(POLICY, 5_000, &candidates), Some(Choice::Grown(2)));
+    }
+
+    #[test]
+    fn sooner_while_space_is_short() {
+        let candidates = [candidate(0, 13, false), candidate(1, 2, true)];
+        let choice = |level, log_bytes| choose(POLICY.with_space(level), log_bytes, &candidates);
+        assert_eq!(choice(SpaceLevel::Ample, 900), None);
+        assert_eq!(choice(SpaceLevel::Reserve, 10), Some(Choice::Grown(0)));
+        let small = [candidate(0, 11, false), candidate(1, 2, true)];
+        let policy = POLICY.with_space(SpaceLevel::Full);
+        assert_eq!(choose(policy, 900, &small), Some(Choice::Pinning(1)));
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use openraft::async_runtime::WatchReceiver as _;
 use parking_lot::Mutex;
 use switchboard_engine::command::SetNode;
 use switchboard_engine::fs::sim::SimFiles;
+use switchboard_engine::log::SpaceLevel;
 use switchboard_engine::{Clock, Command, GroupId, META_GROUP, SystemClock};
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,6 +23,7 @@ use crate::group::Group;
 use crate::network::{PeerRequest, PeerResponse, Transport, TransportError};
 use crate::node::Node;
 use crate::options::NodeOptions;
+use crate::peer::ReceiveError;
 use crate::planted::{PlantedBug, plant};
 use crate::snapshot::SnapshotFile;
 use crate::types::{NodeId, RaftVote, to_engine};
@@ -49,6 +53,7 @@ struct MeshState {
     /// Of all nodes.
     clock: Arc<Ahead>,
     nodes: HashMap<NodeId, Node>,
+    disks: HashMap<NodeId, SimFiles>,
     queues: HashMap<(NodeId, NodeId, GroupId), mpsc::UnboundedSender<(PeerRequest, Answer)>>,
     cut: BTreeSet<NodeId>,
     /// A node to which nothing comes but what may overtake.
@@ -70,12 +75,15 @@ fn knows_disk(one: &Node, other: &Node) -> bool {
 impl Mesh {
     async fn open(&self, id: NodeId, disk: u64) -> Node {
         let mut options = NodeOptions::new("/data", id, format!("node-{id}"));
-        options.files = Arc::new(SimFiles::new(disk));
+        let disk = SimFiles::new(disk);
+        options.files = Arc::new(disk.clone());
         options.clock = self.0.lock().clock.clone();
         options.log.segment_bytes = crate::limits::SEGMENT_BYTES_MIN;
         options.transport = Arc::new(MeshTransport { mesh: self.clone(), from: id });
         let node = Node::open(options).await.expect("opens");
-        self.0.lock().nodes.insert(id, node.clone());
+        let mut state = self.0.lock();
+        state.nodes.insert(id, node.clone());
+        state.disks.insert(id, disk);
         node
     }
 
@@ -236,9 +244,13 @@ impl Cluster {
 
     /// Proposes on whoever leads, again after each refusal that says that nothing happened.
     async fn write(&self, number: u64) -> Node {
+        self.write_all(vec![set_node(number)]).await
+    }
+
+    async fn write_all(&self, commands: Vec<Command>) -> Node {
         loop {
             let leader = self.leader().await;
-            match leader.meta().propose(vec![set_node(number)]).expect("room").await {
+            match leader.meta().propose(commands.clone()).expect("room").await {
                 Ok(_) => return leader,
                 Err(ProposeError::NotLeader { .. } | ProposeError::OutcomeUnknown) => {}
                 Err(error) => panic!("{error}"),
@@ -356,6 +368,55 @@ async fn a_replica_behind_the_purged_log_gets_a_snapshot() {
     // One that did not get through is sent again, and not written again.
     let sent = cluster.mesh.0.lock().snapshots.clone();
     assert!(sent.len() >= 3 && sent.iter().all(|number| *number == sent[0]), "{sent:?}");
+    cluster.shutdown().await;
+}
+
+/// To openraft an append that fails is a disk that failed, which ends the node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_whose_disk_is_full_takes_no_entries_until_there_is_room() {
+    let cluster = Cluster::new().await;
+    cluster.write(10).await;
+    let full = cluster.nodes.iter().find(|node| !node.meta().is_leader()).expect("a follower");
+    let disk = cluster.mesh.0.lock().disks[&full.node_id()].clone();
+    disk.set_capacity(Some(disk.used()));
+    let much = vec![set_node(20); 2_000];
+    let leader = loop {
+        let leader = cluster.write_all(much.clone()).await;
+        if full.log().space().level == SpaceLevel::Full {
+            break leader;
+        }
+    };
+    // More than the segment that is left to it takes.
+    let upto = leader.log().stats().frame_bytes + 2 * crate::limits::SEGMENT_BYTES_MIN;
+    while leader.log().stats().frame_bytes < upto {
+        cluster.write_all(much.clone()).await;
+    }
+    let lags = applied(full) < applied(&leader);
+    assert!(lags && full.failed().now_or_never().is_none());
+
+    disk.set_capacity(None);
+    let leader = cluster.leader().await;
+    cluster.wait_applied(applied(&leader), &cluster.nodes).await;
+    assert_eq!(full.meta().shard().state_hash(), leader.meta().shard().state_hash());
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_finds_no_room_is_refused() {
+    let cluster = Cluster::new().await;
+    let leader = cluster.write(10).await;
+    let full = cluster.nodes.iter().find(|node| !node.meta().is_leader()).expect("a follower");
+    let mut partial = full.begin_snapshot().expect("room for the file");
+    let mut export = Vec::new();
+    leader.meta().shard().export(&mut export).expect("exported");
+    partial.write(&export).expect("written");
+    let disk = cluster.mesh.0.lock().disks[&full.node_id()].clone();
+    disk.set_capacity(Some(disk.used() + export.len() as u64 / 2));
+    let vote = leader.meta().raft().metrics().borrow_watched().vote;
+    let refused = full.meta().receive_snapshot(vote, partial.finish()).await;
+    assert!(matches!(refused, Err(ReceiveError::DiskFull)), "{refused:?}");
+    disk.set_capacity(None);
+    assert!(full.failed().now_or_never().is_none());
     cluster.shutdown().await;
 }
 

@@ -1,7 +1,8 @@
 //! How long ago a follower had everything that was committed: what a LOCAL read of it says.
 //!
 //! Each append of the leader names what is committed. Once that much is applied here, the replica had
-//! everything as of the moment in which that append was sent. The time that it took on its way is not
+//! everything as of the moment in which that append was sent, and counts it as of when it came, before its entries
+//! were written. The time that it took on its way is not
 //! known and not counted; the transport gives a connection up that is silent for a few seconds.
 
 use std::time::Duration;
@@ -37,16 +38,15 @@ impl Heard {
 }
 
 impl Freshness {
-    /// The leader has said that so much is committed.
-    pub(crate) fn hear(&self, committed: u64, applied: u64) {
-        let now = Instant::now();
+    /// The leader has said that so much is committed; that came at `at`.
+    pub(crate) fn hear(&self, committed: u64, applied: u64, at: Instant) {
         let mut heard = self.heard.lock();
         heard.settle(applied);
         if applied >= committed {
-            heard.fresh_at = Some(now);
+            heard.fresh_at = heard.fresh_at.max(Some(at));
         } else {
             // News that waits is not replaced by later news, which would wait for ever under load.
-            heard.pending.get_or_insert((now, committed));
+            heard.pending.get_or_insert((at, committed));
         }
     }
 
@@ -68,10 +68,10 @@ mod tests {
     async fn news_counts_from_when_it_came_and_once_it_is_applied() {
         let freshness = Freshness::default();
         assert_eq!(freshness.age(0), None);
-        freshness.hear(5, 5);
+        freshness.hear(5, 5, Instant::now());
         tokio::time::advance(SECOND).await;
         assert_eq!(freshness.age(5), Some(SECOND));
-        freshness.hear(9, 5);
+        freshness.hear(9, 5, Instant::now());
         tokio::time::advance(SECOND).await;
         assert_eq!(freshness.age(8), Some(2 * SECOND));
         assert_eq!(freshness.age(9), Some(SECOND));
@@ -82,7 +82,7 @@ mod tests {
         let freshness = Freshness::default();
         for committed in 1..100 {
             // Always one behind what it hears.
-            freshness.hear(committed, committed - 1);
+            freshness.hear(committed, committed - 1, Instant::now());
             tokio::time::advance(SECOND).await;
         }
         assert_eq!(freshness.age(98), Some(2 * SECOND));

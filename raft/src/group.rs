@@ -179,6 +179,11 @@ impl Group {
         self.proposer.propose(commands)
     }
 
+    /// Whether entries of a leader find no room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.admission.is_full()
+    }
+
     /// Waits until a read of [`Self::shard`] is as fresh as asked for, and says how stale it may
     /// be. Concurrent calls share one check of leadership.
     pub async fn barrier(&self, consistency: Consistency) -> Result<Staleness, BarrierError> {
@@ -198,10 +203,10 @@ impl Group {
         Staleness::of(&self.raft.metrics().borrow_watched(), applied, heard)
     }
 
-    /// A leader's append was taken: it has said what is committed.
-    pub(crate) fn hear(&self, committed: Option<u64>) {
+    /// A leader's append that came at `heard_at` was taken: it has said what is committed.
+    pub(crate) fn hear(&self, committed: Option<u64>, heard_at: Instant) {
         let applied = self.shard.applied().map_or(0, |at| at.index);
-        self.freshness.hear(committed.unwrap_or(0), applied);
+        self.freshness.hear(committed.unwrap_or(0), applied, heard_at);
     }
 
     /// Lets a replica vote and stand for election that was new here.

@@ -17,6 +17,9 @@ pub enum ReceiveError {
     /// The group is shut down, or stopped by a storage error.
     #[error("the group is shut down")]
     Stopped,
+    /// The disk has no room for it; to openraft it would be a failure of the disk, which ends the group.
+    #[error("the disk is full")]
+    DiskFull,
     /// The snapshot is damaged or cannot be read.
     #[error("the snapshot cannot be read")]
     Snapshot(#[source] std::io::Error),
@@ -34,12 +37,16 @@ impl Group {
         let raft = self.raft();
         let stopped = |_| ReceiveError::Stopped;
         Ok(match request {
+            PeerRequest::Append(rpc) if !rpc.entries.is_empty() && self.is_full() => {
+                return Err(ReceiveError::DiskFull);
+            }
             PeerRequest::Append(rpc) => {
+                let heard_at = Instant::now();
                 let committed = rpc.leader_commit.as_ref().map(|at| at.index);
                 let told = Told::by(&rpc);
                 let appended = raft.append_entries(rpc).await.map_err(|_| ReceiveError::Stopped)?;
                 if appended.is_success() {
-                    self.hear(committed);
+                    self.hear(committed, heard_at);
                     self.catch_up_as_newcomer(told).await;
                 }
                 PeerResponse::Append(appended)
@@ -63,7 +70,7 @@ impl Group {
         })
     }
 
-    /// Installs a snapshot that a leader sent, unless what is here is newer. Returns this replica's
+    /// Installs a snapshot that a leader sent, unless what is here is newer or the disk has no room. Returns this replica's
     /// vote, by which a leader learns that it was deposed.
     pub async fn receive_snapshot(
         &self,
@@ -72,6 +79,10 @@ impl Group {
     ) -> Result<RaftVote, ReceiveError> {
         if self.is_leaving() {
             return Err(ReceiveError::Stopped);
+        }
+        // Its bodies are written once more, and the rest as a checkpoint.
+        if !self.log().space().has_room_for(file.bytes().map_err(ReceiveError::Snapshot)?) {
+            return Err(ReceiveError::DiskFull);
         }
         let meta = file.meta().map_err(ReceiveError::Snapshot)?;
         let snapshot = Snapshot { meta, snapshot: SnapshotData::File(file) };

@@ -123,6 +123,10 @@ impl SnapshotFile {
         self.0.number
     }
 
+    pub(crate) fn bytes(&self) -> io::Result<u64> {
+        self.0.files.open(&self.0.path, OpenMode::Read)?.size()
+    }
+
     /// What the file holds, by its own header.
     pub(crate) fn meta(&self) -> io::Result<SnapshotMeta> {
         let header = Shard::read_export_header(&mut self.reader()?).map_err(io::Error::other)?;

@@ -22,8 +22,19 @@ pub enum SpaceLevel {
 pub struct Space {
     /// Bytes free on the disk.
     pub free_bytes: u64,
+    /// Bytes of them that are for what frees space.
+    pub reserve_bytes: u64,
     /// What that means.
     pub level: SpaceLevel,
+}
+
+impl Space {
+    /// Whether so many bytes can be written and the reserve is left.
+    #[must_use]
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        self.level == SpaceLevel::Ample
+            && self.free_bytes >= self.reserve_bytes.saturating_add(bytes)
+    }
 }
 
 /// The oldest segment that is needed, and by whom.
@@ -75,15 +86,16 @@ pub struct LogStats {
 
 pub(super) fn space(shared: &Shared) -> Space {
     let free_bytes = shared.files.space_free(&shared.dir).unwrap_or(0);
+    let reserve_bytes = shared.options.reserve_bytes;
     let queue = shared.queue.lock();
     let level = if queue.disk_full.is_some() && !queue.next_ready {
         SpaceLevel::Full
-    } else if free_bytes < shared.options.reserve_bytes {
+    } else if free_bytes < reserve_bytes {
         SpaceLevel::Reserve
     } else {
         SpaceLevel::Ample
     };
-    Space { free_bytes, level }
+    Space { free_bytes, reserve_bytes, level }
 }
 
 pub(super) fn stats(shared: &Shared) -> LogStats {

@@ -176,7 +176,7 @@ impl Commits {
 
     /// Refuses while less than the reserve is free: that is for what makes room.
     pub(super) fn check_space(&self) -> Result<(), AppendError> {
-        let Space { free_bytes, level } = self.log.space();
+        let Space { free_bytes, level, .. } = self.log.space();
         let needed_bytes = self.reserve_bytes;
         match level {
             SpaceLevel::Ample => Ok(()),
