@@ -21,6 +21,7 @@ use crate::{
     batch::batch,
     calls::Enqueue,
     core::{Core, Repeat},
+    error,
     gateways::GatewayWatches,
     lane::{Answers, Call as _},
     resend,
@@ -108,6 +109,7 @@ impl Client {
         match known {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Error::Retryable {
+                reason: error::NO_CONNECTION.to_owned(),
                 retry_after: self.core.options.backoff_max,
                 message: "no store node answers".to_owned(),
             }),

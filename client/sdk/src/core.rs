@@ -111,6 +111,8 @@ impl Core {
         let deadline = Instant::now() + self.options.deadline;
         let mut backoff = self.backoff();
         let mut patience = self.patience();
+        // The last thing that a node said; that one could not be reached, while none has said anything.
+        let mut told = None;
         for attempt in 0.. {
             let (node, answer) = call(attempt);
             let mut answer = pin!(answer);
@@ -134,28 +136,41 @@ impl Core {
                     return Ok(answer);
                 }
                 Ok(Err(status)) => status,
-                Err(_) => return Err(deadline_passed(repeat)),
+                Err(_) if repeat == Repeat::Harmful => {
+                    return Err(Error::OutcomeUnknown { message: silent(&node) });
+                }
+                Err(_) => return Err(told.unwrap_or_else(|| error::not_now("", silent(&node)))),
             };
-            let error = error::from_status(&status);
+            let connected = !error::never_sent(&status);
+            let error = match connected {
+                true => error::from_status(&status),
+                false => error::no_connection(node.health.address(), &status),
+            };
             let wait = match &error {
                 Error::Rejected { .. } => return Err(error),
-                Error::Retryable { retry_after, .. } => backoff.next().max(*retry_after),
-                Error::OutcomeUnknown { .. } => {
+                Error::Retryable { retry_after, .. } if connected => {
+                    backoff.next().max(*retry_after)
+                }
+                Error::OutcomeUnknown { .. } if repeat == Repeat::Harmful => {
                     node.health.down();
-                    if repeat == Repeat::Harmful && !never_sent(&status) {
-                        return Err(error);
-                    }
+                    return Err(error);
+                }
+                Error::Retryable { .. } | Error::OutcomeUnknown { .. } => {
+                    node.health.down();
                     backoff.next()
                 }
             };
             node.health.changed();
             debug!(node = node.health.address(), attempt, %status, "a call failed");
+            if connected || told.is_none() {
+                told = Some(harmless(error, &status));
+            }
             if Instant::now() + wait >= deadline || !self.budget.spend() {
-                return Err(given_up(error, repeat));
+                break;
             }
             sleep(wait).await;
         }
-        Err(deadline_passed(repeat))
+        Err(told.unwrap_or_else(|| error::not_now("", "the deadline has passed".to_owned())))
     }
 
     /// Watches the shard map on one node after another, for ever.
@@ -237,29 +252,14 @@ impl Core {
     }
 }
 
-/// A connection that was never made: the call cannot have happened.
-fn never_sent(status: &Status) -> bool {
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return io.kind() == std::io::ErrorKind::ConnectionRefused;
-        }
-        source = error.source();
-    }
-    false
-}
-
-fn deadline_passed(repeat: Repeat) -> Error {
-    let message = "the deadline has passed".to_owned();
-    given_up(Error::OutcomeUnknown { message }, repeat)
+fn silent(node: &Node) -> String {
+    format!("the deadline has passed, and the node at {} has not answered", node.health.address())
 }
 
 /// A call that may be repeated without harm has no unknown outcome to worry about.
-fn given_up(error: Error, repeat: Repeat) -> Error {
+fn harmless(error: Error, status: &Status) -> Error {
     match error {
-        Error::OutcomeUnknown { message } if repeat != Repeat::Harmful => {
-            Error::Retryable { retry_after: error::RETRY_AFTER_DEFAULT, message }
-        }
+        Error::OutcomeUnknown { message } => error::not_now(&error::reason(status), message),
         other => other,
     }
 }

@@ -21,6 +21,8 @@ pub enum Error {
     /// Nothing happened; the same call may succeed later.
     #[error("not now, try again in {retry_after:?}: {message}")]
     Retryable {
+        /// UPPER_SNAKE, as in `google.rpc.ErrorInfo`; empty where nobody gave one.
+        reason: String,
         /// How long to wait at least.
         retry_after: Duration,
         /// In plain words.
@@ -52,6 +54,9 @@ impl From<switchboard_api::validate::Fault> for Error {
     }
 }
 
+/// The reason of this library for a call that reached no node.
+pub(crate) const NO_CONNECTION: &str = "NO_CONNECTION";
+
 /// The wait that is suggested when a peer names none.
 pub(crate) const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(50);
 
@@ -60,10 +65,10 @@ pub(crate) const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(50);
 pub(crate) fn from_status(status: &Status) -> Error {
     let message = status.message().to_owned();
     if let Some(retry_after) = status.get_details_retry_info().and_then(|info| info.retry_delay) {
-        return Error::Retryable { retry_after, message };
+        return Error::Retryable { reason: reason(status), retry_after, message };
     }
     match status.code() {
-        Code::ResourceExhausted => Error::Retryable { retry_after: RETRY_AFTER_DEFAULT, message },
+        Code::ResourceExhausted => not_now(&reason(status), message),
         Code::Unavailable
         | Code::DeadlineExceeded
         | Code::Cancelled
@@ -80,12 +85,41 @@ pub(crate) fn from_status(status: &Status) -> Error {
         | Code::Unimplemented
         | Code::DataLoss
         | Code::Unauthenticated => {
-            let reason = status
-                .get_details_error_info()
-                .map_or_else(|| code_name(status.code()).to_owned(), |info| info.reason);
+            let reason = match reason(status) {
+                none if none.is_empty() => code_name(status.code()).to_owned(),
+                reason => reason,
+            };
             Error::Rejected { reason, message }
         }
     }
+}
+
+/// Nothing happened, for a reason that may pass.
+pub(crate) fn not_now(reason: &str, message: String) -> Error {
+    Error::Retryable { reason: reason.to_owned(), retry_after: RETRY_AFTER_DEFAULT, message }
+}
+
+/// A node that no connection could be made to.
+pub(crate) fn no_connection(address: &str, status: &Status) -> Error {
+    let message = format!("the node at {address} cannot be reached: {}", status.message());
+    not_now(NO_CONNECTION, message)
+}
+
+/// The connection was never made: the call cannot have happened.
+pub(crate) fn never_sent(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// The reason that a peer gave; empty: none.
+pub(crate) fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
 fn code_name(code: Code) -> &'static str {
@@ -114,10 +148,8 @@ mod tests {
         let wait = Duration::from_millis(120);
         let details = ErrorDetails::with_retry_info(Some(wait));
         let status = Status::with_error_details(Code::Unavailable, "no leader", details);
-        assert_eq!(
-            from_status(&status),
-            Error::Retryable { retry_after: wait, message: "no leader".into() }
-        );
+        let (reason, message) = (String::new(), "no leader".to_owned());
+        assert_eq!(from_status(&status), Error::Retryable { reason, retry_after: wait, message });
     }
 
     #[test]

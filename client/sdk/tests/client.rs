@@ -179,6 +179,18 @@ async fn a_silent_node_leaves_time_for_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_reached_no_node_has_not_happened() {
+    let (gone, address) = silent_node();
+    drop(gone);
+    let options = ClientOptions::default().with_deadline(Duration::from_millis(200));
+    let client = Client::connect(std::slice::from_ref(&address), options).unwrap();
+    let purged = client.purge(device("bob").unwrap(), "test").await;
+    let Err(Error::Retryable { reason, message, .. }) = purged else { panic!("{purged:?}") };
+    assert_eq!(reason, "NO_CONNECTION");
+    assert!(message.contains(&address), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_silent_node_was_asked_once_may_have_happened() {
     let ((_silent, first), (_as_silent, second)) = (silent_node(), silent_node());
     let options = ClientOptions::default().with_deadline(Duration::from_millis(1_500));

@@ -97,7 +97,9 @@ pub(crate) fn barrier(error: &BarrierError) -> Status {
 
 /// The node that a request belongs to is not connected. Nothing has happened.
 pub(crate) fn peer_unreachable(node: u64) -> Status {
-    let message = format!("node {node}, which this belongs to, cannot be reached");
+    let message = format!(
+        "node {node}, which this belongs to, cannot be reached; `switchboard cluster status` shows which nodes are away"
+    );
     status(Code::Unavailable, "NODE_UNREACHABLE", message, Some(RETRY_AFTER))
 }
 

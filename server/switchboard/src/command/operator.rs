@@ -87,13 +87,32 @@ pub(crate) fn failure(error: &Error) -> Failure {
         Error::Rejected { reason, message } => {
             Failure::failed(format!("the store refused: {message} ({reason})"))
         }
-        Error::Retryable { message, .. } => {
-            Failure::failed(format!("the store cannot answer now: {message}")).help("try again")
+        Error::Retryable { reason, message, .. } => {
+            let reason_text =
+                if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+            let failure =
+                Failure::failed(format!("the store cannot answer now: {message}{reason_text}"));
+            match what_to_do(reason) {
+                Some(help) => failure.help(help),
+                None => failure,
+            }
         }
         Error::OutcomeUnknown { message } => Failure::failed(format!(
             "the store did not answer, so it may or may not have happened: {message}"
         ))
         .help("look before you try again"),
+    }
+}
+
+/// None: the message says it.
+fn what_to_do(reason: &str) -> Option<&'static str> {
+    match reason {
+        "NO_CONNECTION" | "NOT_LEADER" | "NO_QUORUM" => Some(
+            "nothing happened; `switchboard cluster status` shows which nodes cannot be reached",
+        ),
+        "NODE_UNREACHABLE" | "NOT_INITIALIZED" | "NOT_YET" | "STOPPING" | "BEHIND"
+        | "BACKUP_UNDER_WAY" | "PROBE_UNDER_WAY" => None,
+        _ => Some("try again"),
     }
 }
 
@@ -103,10 +122,32 @@ pub(crate) fn check(status: ItemStatus) -> Result<(), Failure> {
         ItemStatus::Ok | ItemStatus::Duplicate => return Ok(()),
         ItemStatus::Invalid => "there is no such user or device",
         ItemStatus::Overloaded => "it has too much to do; try again",
-        ItemStatus::Unavailable => "no leader of the user's shard can be reached; try again",
+        ItemStatus::Unavailable => {
+            "no leader of the user's shard can be reached; `switchboard cluster status` shows which \
+             nodes are away"
+        }
         other => {
             return Err(Failure::failed(format!("the store answered {}", other.as_str_name())));
         }
     };
     Err(Failure::failed(format!("the store answered {}: {words}", status.as_str_name())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_its_reason_and_says_once_what_to_do() {
+        let refused = |reason: &str| {
+            let (reason, message) = (reason.to_owned(), "node 4 is away".to_owned());
+            failure(&Error::Retryable { reason, retry_after: WAIT_MAX, message })
+        };
+        let away = refused("NODE_UNREACHABLE");
+        assert!(away.message().ends_with("node 4 is away (NODE_UNREACHABLE)"), "{away:?}");
+        assert!(!format!("{away:?}").contains("try again"), "{away:?}");
+        let leaderless = refused("NOT_LEADER");
+        assert!(format!("{leaderless:?}").contains("cluster status"), "{leaderless:?}");
+        assert!(refused("").message().ends_with("node 4 is away"));
+    }
 }
