@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::future::join_all;
 use parking_lot::Mutex;
 use switchboard_api::{
     limits, v1,
@@ -19,12 +20,12 @@ use tokio_util::sync::DropGuard;
 use crate::{
     ClientOptions, Error, SessionWatch,
     batch::batch,
-    calls::Enqueue,
+    calls::{Enqueue, Locate},
     core::{Core, Repeat},
     error,
     gateways::GatewayWatches,
     lane::{Answers, Call as _},
-    resend,
+    locate, resend,
     route::{Merge, Part, split},
 };
 
@@ -289,34 +290,23 @@ impl Client {
     }
 
     /// The live sessions and registered devices of users. See `SessionService.Locate`. Users whose
-    /// node gave no answer have the status `UNAVAILABLE` or `OVERLOADED`.
+    /// node gave no answer have the status `UNAVAILABLE` or `OVERLOADED`. A LOCAL read asks every
+    /// other node, once, for those of whom a node cannot tell.
     ///
     /// # Errors
     /// `Rejected` for more than 1,024 users.
     pub async fn locate(&self, users: Vec<Bytes>, read: Read) -> Result<Located, Error> {
         validate::at_most("users", users.len(), limits::ITEMS_PER_BATCH_MAX)?;
-        let count = users.len();
-        let parts = split(&self.core.routes(), users, 0, |user| user);
+        let (count, routes) = (users.len(), self.core.routes());
+        let parts = split(&routes, users, 0, |user| user);
         let mut merge = Merge::new(count, parts.len());
-        let waiting: Vec<_> = parts
-            .into_iter()
-            .map(|Part { node, items, places }| {
-                let (done, answers) = tokio::sync::oneshot::channel();
-                let done = move |found| {
-                    let _ = done.send(found);
-                };
-                node.locate.submit(read, items, Box::new(done));
-                (places, answers)
-            })
-            .collect();
+        let waiting = parts.into_iter().map(|part| locate::part(&self.core, &routes, part, read));
         let mut staleness_ms = 0;
-        for (places, answers) in waiting {
-            if let Ok(found) = answers.await {
-                staleness_ms = staleness_ms.max(found.staleness_ms);
-                merge.add(&places, found.answers);
-            }
+        for (places, found) in join_all(waiting).await {
+            staleness_ms = staleness_ms.max(found.staleness_ms);
+            merge.add(&places, found.answers);
         }
-        let missing = || crate::calls::Locate::refused(ItemStatus::Unavailable);
+        let missing = || Locate::refused(ItemStatus::Unavailable);
         Ok(Located { results: merge.finish(missing), staleness_ms })
     }
 

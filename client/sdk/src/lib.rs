@@ -25,6 +25,7 @@ mod gateways;
 mod health;
 mod lane;
 mod limits;
+mod locate;
 mod node;
 mod operator;
 mod options;

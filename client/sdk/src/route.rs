@@ -75,6 +75,14 @@ impl Routes {
         self.from(0, attempt)
     }
 
+    /// All nodes but one; those that are avoided come last.
+    pub(crate) fn others(&self, node: &Arc<Node>) -> Vec<&Arc<Node>> {
+        let mut others: Vec<_> =
+            self.nodes.iter().filter(|other| !Arc::ptr_eq(other, node)).collect();
+        others.sort_by_cached_key(|other| other.health.is_avoided());
+        others
+    }
+
     fn from(&self, first: usize, attempt: usize) -> &Arc<Node> {
         let count = self.nodes.len();
         let in_turn = (0..count).map(|n| &self.nodes[(first + attempt + n) % count]);

@@ -179,6 +179,24 @@ async fn a_silent_node_leaves_time_for_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_local_read_goes_on_to_a_node_that_answers() {
+    let store = FakeStore::start().await;
+    // It leads the odd shards, and nobody listens there any more.
+    let (gone, address) = silent_node();
+    drop(gone);
+    store.shared.other.set(address).unwrap();
+    let users: Vec<Bytes> = (0..16).map(|n| Bytes::from(format!("user-{n}"))).collect();
+    let statuses = async |read| {
+        let client = connect(&store);
+        client.ready(Duration::from_secs(60)).await.unwrap();
+        let located = client.locate(users.clone(), read).await.unwrap();
+        located.results.iter().map(|result| result.status()).collect::<Vec<_>>()
+    };
+    assert_eq!(statuses(Read::Local).await, [ItemStatus::Ok; 16]);
+    assert!(statuses(Read::Lease).await.contains(&ItemStatus::Unavailable));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_reached_no_node_has_not_happened() {
     let (gone, address) = silent_node();
     drop(gone);
