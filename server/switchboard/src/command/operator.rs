@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use switchboard_api::v1::ItemStatus;
+use futures::future::join_all;
+use switchboard_api::v1::cluster_service_client::ClusterServiceClient;
+use switchboard_api::v1::{ItemStatus, ShardMapRequest};
 use switchboard_sdk::{Client, ClientOptions, Error};
 use tonic::transport::{Channel, Endpoint};
 
@@ -41,13 +43,39 @@ impl StoreArgs {
 
     /// A client that has reached the store.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
-        let client = self.client(WAIT_MAX)?;
-        client.ready(WAIT_MAX).await.map_err(|_| {
-            Failure::failed(format!("no store answers at {}", self.store.join(", "))).help(
-                "start one with `switchboard dev`, or name another by --store or SWITCHBOARD_STORE",
-            )
-        })?;
+        self.connect_for(WAIT_MAX).await
+    }
+
+    /// The same, with so long for each call.
+    pub(crate) async fn connect_for(&self, deadline: Duration) -> Result<Client, Failure> {
+        let client = self.client(deadline)?;
+        let waiting = async {
+            match self.waiting().await {
+                Some(address) => address,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ready = client.ready(WAIT_MAX) => ready.map_err(|_| {
+                Failure::failed(format!("no store answers at {}", self.store.join(", "))).help(
+                    "start one with `switchboard dev`, or name another by --store or SWITCHBOARD_STORE",
+                )
+            })?,
+            address = waiting => return Err(waits_for_cluster(address)),
+        }
         Ok(client)
+    }
+
+    /// A node that answers and has no cluster yet, if none of those named has one.
+    async fn waiting(&self) -> Option<&str> {
+        let asked = self.store.iter().map(|address| async move {
+            let mut node = ClusterServiceClient::new(channel_to(address).await.ok()?);
+            let map = node.shard_map(ShardMapRequest {}).await.ok()?.into_inner();
+            Some((address.as_str(), map.shards))
+        });
+        let answers: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        let (address, _) = *answers.first()?;
+        answers.iter().all(|(_, shards)| *shards == 0).then_some(address)
     }
 
     /// A connection to the first node named, past the SDK.
@@ -79,6 +107,13 @@ pub(crate) async fn interrupted() {
         // Without a handler the process ends by the signal itself.
         std::future::pending::<()>().await;
     }
+}
+
+fn waits_for_cluster(address: &str) -> Failure {
+    Failure::failed(format!("the node at {address} waits for its cluster")).help(
+        "make one with `switchboard cluster init`, or take the node into another with `switchboard \
+         node add`, sent to a node of that",
+    )
 }
 
 /// Words for an error of the SDK.

@@ -120,7 +120,7 @@ impl TransferLeader {
 
 impl Compare {
     async fn run(self, global: Global) -> Result<(), Failure> {
-        let client = self.store.client(COMPARE_WAIT_MAX)?;
+        let client = self.store.connect_for(COMPARE_WAIT_MAX).await?;
         let compared = client.compare_replicas(self.shards).await;
         let compared =
             compared.map_err(|error| failure(&error))?.into_iter().map(|shard| {
