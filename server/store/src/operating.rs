@@ -186,13 +186,16 @@ impl Service {
         } else {
             self.hop(node_id, Call::StateHash(request), take).await
         };
+        // One that is not there any more is no fault: the shard moves.
+        let unreachable =
+            answer.as_ref().is_err_and(|status| status.code() == tonic::Code::Unavailable);
         let v1::StateHashResponse { index, hash } = answer.unwrap_or_default();
-        compare::Replica { node_id, index, hash: hex(&hash) }
+        compare::Replica { node_id, index, hash: hex(&hash), unreachable }
     }
 }
 
-/// Asks all replicas until they answer for one index. Under load they seldom do at first; and who has a
-/// replica is asked anew each time, since a shard may move meanwhile.
+/// Asks all replicas until those that can be reached answer for one index. Under load they seldom do at
+/// first; and who has a replica is asked anew each time, since a shard may move meanwhile.
 async fn compared<A: Future<Output = compare::Replica>>(
     members: impl Fn() -> Vec<NodeId>,
     ask: impl Fn(NodeId) -> A,
@@ -200,9 +203,15 @@ async fn compared<A: Future<Output = compare::Replica>>(
     let mut tries = 0;
     loop {
         let replicas = join_all(members().into_iter().map(&ask)).await;
-        let outcome = judge(&replicas);
+        let (away, here): (Vec<_>, Vec<_>) = replicas.iter().partition(|one| one.unreachable);
+        let outcome = judge(&here);
         tries += 1;
-        if outcome != compare::Outcome::Unknown || tries == limits::COMPARE_TRIES_MAX {
+        let known = outcome != compare::Outcome::Unknown || here.is_empty();
+        if known || tries == limits::COMPARE_TRIES_MAX {
+            // Those that answer may differ; whether all are equal nobody can tell.
+            let equal = outcome == compare::Outcome::Equal;
+            let outcome =
+                if equal && !away.is_empty() { compare::Outcome::Unknown } else { outcome };
             return (outcome, replicas);
         }
         tokio::time::sleep(limits::COMPARE_PAUSE).await;
@@ -210,7 +219,7 @@ async fn compared<A: Future<Output = compare::Replica>>(
 }
 
 /// Replicas can be told apart only at one index.
-fn judge(replicas: &[compare::Replica]) -> compare::Outcome {
+fn judge(replicas: &[&compare::Replica]) -> compare::Outcome {
     let Some(first) = replicas.first().filter(|first| first.index > 0) else {
         return compare::Outcome::Unknown;
     };
@@ -231,7 +240,27 @@ mod tests {
     use super::*;
 
     fn replica(node_id: NodeId, index: u64, hash: &str) -> compare::Replica {
-        compare::Replica { node_id, index, hash: hash.into() }
+        compare::Replica { node_id, index, hash: hash.into(), unreachable: false }
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_cannot_be_reached_is_said_at_once() {
+        let asked = Cell::new(0);
+        let ask = async |node_id| {
+            asked.set(asked.get() + 1);
+            let one = replica(node_id, 61, if node_id == 3 { "ab" } else { "aa" });
+            if node_id == 2 {
+                compare::Replica { unreachable: true, ..replica(2, 0, "") }
+            } else {
+                one
+            }
+        };
+        let (outcome, replicas) = compared(|| vec![1, 2], ask).await;
+        assert_eq!((outcome, asked.get()), (compare::Outcome::Unknown, 2));
+        assert!(replicas[1].unreachable && !replicas[0].unreachable);
+        let (outcome, _) = compared(|| vec![1, 2, 3], ask).await;
+        assert_eq!(outcome, compare::Outcome::Different, "those that answer tell");
+        assert_eq!(compared(|| vec![2], ask).await.0, compare::Outcome::Unknown);
     }
 
     #[tokio::test]
@@ -251,12 +280,10 @@ mod tests {
     #[test]
     fn replicas_are_compared_at_one_index_only() {
         let (one, two) = (replica(1, 7, "aa"), replica(2, 7, "aa"));
-        let different = [one.clone(), replica(2, 7, "ab")];
-        assert_eq!(judge(&different), compare::Outcome::Different);
-        let later = [one.clone(), replica(2, 8, "ab")];
-        assert_eq!(judge(&later), compare::Outcome::Unknown);
-        assert_eq!(judge(&[one, two]), compare::Outcome::Equal);
-        assert_eq!(judge(&[replica(1, 0, ""), replica(2, 0, "")]), compare::Outcome::Unknown);
+        assert_eq!(judge(&[&one, &replica(2, 7, "ab")]), compare::Outcome::Different);
+        assert_eq!(judge(&[&one, &replica(2, 8, "ab")]), compare::Outcome::Unknown);
+        assert_eq!(judge(&[&one, &two]), compare::Outcome::Equal);
+        assert_eq!(judge(&[&replica(1, 0, ""), &replica(2, 0, "")]), compare::Outcome::Unknown);
         assert_eq!(judge(&[]), compare::Outcome::Unknown);
     }
 }

@@ -67,8 +67,9 @@ struct TransferLeader {
   switchboard shard compare
   switchboard shard compare 0 7 --output json
 
-A shard that is written to all the time may show no common index; it is reported as unknown. Every
-replica reads its whole state for this.")]
+A shard that is written to all the time may show no common index; it is reported as unknown, as is
+one with a replica that is unreachable, unless others differ. Every replica reads its whole state for
+this.")]
 struct Compare {
     /// Only these shards
     shards: Vec<u32>,
@@ -86,6 +87,7 @@ struct Compared {
 #[derive(Debug, Serialize)]
 struct Hash {
     node_id: u64,
+    reachable: bool,
     index: u64,
     hash: String,
 }
@@ -122,26 +124,31 @@ impl Compare {
     async fn run(self, global: Global) -> Result<(), Failure> {
         let client = self.store.connect_for(COMPARE_WAIT_MAX).await?;
         let compared = client.compare_replicas(self.shards).await;
-        let compared =
-            compared.map_err(|error| failure(&error))?.into_iter().map(|shard| {
-                let outcome = match shard.outcome() {
-                    Outcome::Equal => "equal",
-                    Outcome::Different => "different",
-                    Outcome::Unknown => "unknown",
-                };
-                let hash = |replica: switchboard_api::v1::compare_replicas_response::Replica| {
-                    Hash { node_id: replica.node_id, index: replica.index, hash: replica.hash }
-                };
-                let replicas = shard.replicas.into_iter().map(hash).collect();
-                Compared { shard: shard.shard, outcome, replicas }
-            });
+        let compared = compared.map_err(|error| failure(&error))?.into_iter().map(|shard| {
+            let outcome = match shard.outcome() {
+                Outcome::Equal => "equal",
+                Outcome::Different => "different",
+                Outcome::Unknown => "unknown",
+            };
+            let hash = |replica: switchboard_api::v1::compare_replicas_response::Replica| Hash {
+                node_id: replica.node_id,
+                reachable: !replica.unreachable,
+                index: replica.index,
+                hash: replica.hash,
+            };
+            let replicas = shard.replicas.into_iter().map(hash).collect();
+            Compared { shard: shard.shard, outcome, replicas }
+        });
         let compared: Vec<Compared> = compared.collect();
         global.output.print(&compared, |compared| {
             let mut table = table(["shard", "outcome", "replicas"]);
             for shard in compared {
-                let replicas = shard.replicas.iter().map(|replica| {
-                    let hash: String = replica.hash.chars().take(12).collect();
-                    format!("{}@{} {hash}", replica.node_id, replica.index)
+                let replicas = shard.replicas.iter().map(|replica| match replica.reachable {
+                    true => {
+                        let hash: String = replica.hash.chars().take(12).collect();
+                        format!("{}@{} {hash}", replica.node_id, replica.index)
+                    }
+                    false => format!("{} unreachable", replica.node_id),
                 });
                 let replicas = replicas.collect::<Vec<_>>().join("\n");
                 table.add_row([shard.shard.to_string(), shard.outcome.to_owned(), replicas]);
