@@ -6,7 +6,7 @@ mod member;
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde::Serialize;
-use switchboard_api::v1::{NodeState, list_nodes_response};
+use switchboard_api::v1::{NodeState, ShardInfo, StatusResponse, list_nodes_response};
 use switchboard_sdk::Client;
 
 use super::operator::{StoreArgs, failure};
@@ -43,7 +43,7 @@ struct List {
     store: StoreArgs,
 }
 
-/// A node as it says itself; zeros where it does not answer.
+/// A node, with what it says itself: nothing where it does not answer.
 #[derive(Debug, Serialize)]
 pub(super) struct Node {
     pub(super) node_id: u64,
@@ -57,15 +57,16 @@ pub(super) struct Node {
     meta_voter: bool,
     /// What fails together with it; empty: nothing is known.
     zone: String,
-    version: String,
-    disk_id: String,
+    version: Option<String>,
+    disk_id: Option<String>,
     /// Only the reserve is free, or less.
-    disk_almost_full: bool,
-    uptime_ms: u64,
-    replicas: usize,
-    leads: usize,
-    messages: u64,
-    log_bytes: u64,
+    disk_almost_full: Option<bool>,
+    uptime_ms: Option<u64>,
+    /// Those that the placement gives it.
+    pub(super) replicas: usize,
+    leads: Option<usize>,
+    messages: Option<u64>,
+    log_bytes: Option<u64>,
 }
 
 impl NodeCommand {
@@ -84,38 +85,51 @@ impl NodeCommand {
 
 /// All nodes, asked anew.
 pub(super) async fn nodes(client: &Client) -> Result<Vec<Node>, Failure> {
-    let listed = client.list_nodes().await.map_err(|error| failure(&error))?;
-    Ok(listed.into_iter().map(Node::of).collect())
+    let asked = tokio::try_join!(client.list_nodes(), client.shard_map());
+    let (listed, map) = asked.map_err(|error| failure(&error))?;
+    Ok(listed.into_iter().map(|node| Node::of(node, &map.placement)).collect())
+}
+
+/// How many replicas the placement gives a node.
+pub(super) fn replicas(node_id: u64, placement: &[ShardInfo]) -> usize {
+    placement.iter().filter(|shard| shard.replica_node_ids.contains(&node_id)).count()
 }
 
 impl Node {
-    fn of(listed: list_nodes_response::Node) -> Node {
+    fn of(listed: list_nodes_response::Node, placement: &[ShardInfo]) -> Node {
         let state = state_name(listed.state());
-        let (info, reachable) = (listed.node.unwrap_or_default(), listed.status.is_some());
-        let status = listed.status.unwrap_or_default();
-        let leads = status.shards.iter().filter(|shard| shard.leader_node_id == info.node_id);
+        let (info, status) = (listed.node.unwrap_or_default(), listed.status);
+        let status = status.as_ref();
+        let leads = |status: &StatusResponse| {
+            status.shards.iter().filter(|shard| shard.leader_node_id == info.node_id).count()
+        };
+        let messages =
+            |status: &StatusResponse| status.shards.iter().map(|shard| shard.messages).sum();
         Node {
             node_id: info.node_id,
-            address: info.address,
-            reachable,
+            reachable: status.is_some(),
             state,
             returning: listed.returning,
             meta_voter: listed.meta_voter,
             zone: listed.zone,
-            leads: leads.count(),
-            replicas: status.shards.len(),
-            messages: status.shards.iter().map(|shard| shard.messages).sum(),
-            version: status.version,
-            disk_id: status.disk_id,
-            disk_almost_full: status.disk_almost_full,
-            uptime_ms: status.uptime_ms,
-            log_bytes: status.log_bytes,
+            leads: status.map(leads),
+            replicas: replicas(info.node_id, placement),
+            messages: status.map(messages),
+            version: status.map(|status| status.version.clone()),
+            disk_id: status.map(|status| status.disk_id.clone()),
+            disk_almost_full: status.map(|status| status.disk_almost_full),
+            uptime_ms: status.map(|status| status.uptime_ms),
+            log_bytes: status.map(|status| status.log_bytes),
+            address: info.address,
         }
     }
 
     /// What it is in the cluster, and what is wrong with it.
     fn state_words(&self) -> String {
-        state_words(self.state, fault(self.returning, self.reachable, self.disk_almost_full))
+        state_words(
+            self.state,
+            fault(self.returning, self.reachable, self.disk_almost_full == Some(true)),
+        )
     }
 }
 
@@ -157,21 +171,24 @@ pub(super) fn print_nodes(nodes: &[Node]) -> Table {
             node.address.clone(),
             node.zone.clone(),
             node.state_words(),
-            node.version.clone(),
-            node.leads.to_string(),
+            known(node.version.as_ref()),
+            known(node.leads),
             node.replicas.to_string(),
-            node.messages.to_string(),
-            format!("{} MiB", node.log_bytes >> 20),
-            format!("{} s", node.uptime_ms / 1_000),
+            known(node.messages),
+            known(node.log_bytes.map(|bytes| format!("{} MiB", bytes >> 20))),
+            known(node.uptime_ms.map(|ms| format!("{} s", ms / 1_000))),
         ]);
     }
     table
 }
 
+/// A cell: a dash for what nobody told.
+pub(super) fn known(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
 #[cfg(test)]
 mod tests {
-    use switchboard_api::v1::StatusResponse;
-
     use super::*;
 
     #[test]
@@ -180,13 +197,25 @@ mod tests {
             state: NodeState::NodeDraining.into(),
             ..Default::default()
         };
-        assert_eq!(Node::of(listed.clone()).state_words(), "draining, unreachable");
+        let words =
+            |listed: &list_nodes_response::Node| Node::of(listed.clone(), &[]).state_words();
+        assert_eq!(words(&listed), "draining, unreachable");
         listed.status = Some(StatusResponse { disk_almost_full: true, ..Default::default() });
-        assert_eq!(Node::of(listed.clone()).state_words(), "draining, disk almost full");
+        assert_eq!(words(&listed), "draining, disk almost full");
         listed.status = Some(StatusResponse::default());
-        assert_eq!(Node::of(listed.clone()).state_words(), "draining");
+        assert_eq!(words(&listed), "draining");
         (listed.returning, listed.status) = (true, None);
-        let returning = Node::of(listed).state_words();
-        assert_eq!(returning, "draining, its old disk is being forgotten");
+        assert_eq!(words(&listed), "draining, its old disk is being forgotten");
+    }
+
+    #[test]
+    fn a_silent_node_keeps_its_replicas_and_has_no_figures() {
+        let node = Some(switchboard_api::v1::NodeInfo { node_id: 2, ..Default::default() });
+        let listed = list_nodes_response::Node { node, ..Default::default() };
+        let shard = ShardInfo { replica_node_ids: vec![1, 2], ..Default::default() };
+        let silent = Node::of(listed, &[shard]);
+        assert_eq!((silent.replicas, silent.log_bytes), (1, None));
+        let text = print_nodes(&[silent]).to_string();
+        assert!(text.contains(" - ") && !text.contains("0 MiB"), "{text}");
     }
 }

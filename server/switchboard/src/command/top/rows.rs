@@ -2,6 +2,7 @@
 
 use super::rates::Rates;
 use super::sample::{Moving, Node, Process, Sample, Shard};
+use crate::command::node::known;
 
 /// A part of what is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +68,8 @@ fn nodes(sample: &Sample, rates: Option<&Rates>) -> Rows {
         ];
         cells.extend(rates.map(|rates| rate(rates.nodes.get(&node.node_id))));
         cells.extend([
-            bytes(node.log_bytes),
-            duration(node.uptime_ms),
+            known(node.log_bytes.map(bytes)),
+            known(node.uptime_ms.map(duration)),
             node.zone.clone(),
             node.address.clone(),
         ]);

@@ -40,7 +40,7 @@ pub(super) struct Faults {
     pub(super) moves: Option<String>,
 }
 
-/// A node as it says itself; its last figures, or zeros, where it does not answer.
+/// A node as it says itself; its last figures, if any are known, where it does not answer.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Node {
     pub(super) node_id: u64,
@@ -52,13 +52,14 @@ pub(super) struct Node {
     /// It lost its disk, and what it had is still counted on.
     pub(super) returning: bool,
     pub(super) leads: usize,
+    /// Those that the placement gives it.
     pub(super) replicas: usize,
     pub(super) sessions_led: u64,
     pub(super) messages_led: u64,
-    pub(super) log_bytes: u64,
-    pub(super) disk_almost_full: bool,
-    pub(super) uptime_ms: u64,
-    pub(super) version: String,
+    pub(super) log_bytes: Option<u64>,
+    pub(super) disk_almost_full: Option<bool>,
+    pub(super) uptime_ms: Option<u64>,
+    pub(super) version: Option<String>,
     /// Applied index by shard.
     #[serde(skip)]
     pub(super) applied: BTreeMap<u32, u64>,
@@ -143,7 +144,7 @@ impl Sample {
         let mut shards: Vec<Shard> =
             told.placement.iter().map(|info| Shard::of(info, &told.nodes, at)).collect();
         shards.sort_by_key(|shard| shard.shard);
-        let nodes = told.nodes.iter().map(|listed| Node::of(listed, &shards, at));
+        let nodes = told.nodes.iter().map(|listed| Node::of(listed, told, &shards, at));
         let mut nodes: Vec<Node> = nodes.collect();
         nodes.sort_by_key(|node| node.node_id);
         for node in nodes.iter_mut().filter(|node| !node.reachable) {
@@ -163,10 +164,11 @@ impl Sample {
 }
 
 impl Node {
-    fn of(listed: &list_nodes_response::Node, shards: &[Shard], at: Duration) -> Node {
+    fn of(listed: &list_nodes_response::Node, told: &Told, shards: &[Shard], at: Duration) -> Node {
         let state = node::state_name(listed.state());
         let info = listed.node.clone().unwrap_or_default();
-        let status = listed.status.clone().unwrap_or_default();
+        let status = listed.status.as_ref();
+        let replicas = status.iter().flat_map(|status| &status.shards);
         let led = || shards.iter().filter(|shard| shard.leader == info.node_id);
         Node {
             node_id: info.node_id,
@@ -175,14 +177,14 @@ impl Node {
             reachable: listed.status.is_some(),
             returning: listed.returning,
             leads: led().count(),
-            replicas: status.shards.len(),
+            replicas: node::replicas(info.node_id, &told.placement),
             sessions_led: led().map(|shard| shard.sessions).sum(),
             messages_led: led().map(|shard| shard.messages).sum(),
-            log_bytes: status.log_bytes,
-            disk_almost_full: status.disk_almost_full,
-            uptime_ms: status.uptime_ms,
-            applied: status.shards.iter().map(|one| (one.shard, one.applied_index)).collect(),
-            version: status.version,
+            log_bytes: status.map(|status| status.log_bytes),
+            disk_almost_full: status.map(|status| status.disk_almost_full),
+            uptime_ms: status.map(|status| status.uptime_ms),
+            applied: replicas.map(|one| (one.shard, one.applied_index)).collect(),
+            version: status.map(|status| status.version.clone()),
             address: info.address,
             at,
         }
@@ -196,6 +198,7 @@ impl Node {
             state: self.state,
             reachable: false,
             returning: self.returning,
+            replicas: self.replicas,
             ..last.clone()
         };
     }
@@ -207,7 +210,7 @@ impl Node {
 
     /// What is wrong with it.
     pub(super) fn fault(&self) -> Option<&'static str> {
-        node::fault(self.returning, self.reachable, self.disk_almost_full)
+        node::fault(self.returning, self.reachable, self.disk_almost_full == Some(true))
     }
 }
 

@@ -50,7 +50,9 @@ fn the_leader_of_the_newest_term_counts() {
 fn what_is_silent_keeps_its_last_figures_and_is_not_counted() {
     let first = Sample::of(look(1, &[Made::new(1).applied(100)]));
     let silent = first.then(look(2, &[Made::new(1).silent()]));
-    assert_eq!((silent.nodes[0].reachable, silent.nodes[0].log_bytes), (false, 64 << 20));
+    assert_eq!((silent.nodes[0].reachable, silent.nodes[0].log_bytes), (false, Some(64 << 20)));
+    let never = Sample::of(look(2, &[Made::new(1).silent()]));
+    assert_eq!((never.nodes[0].replicas, never.nodes[0].log_bytes), (2, None));
     assert_eq!(silent.nodes[0].at, Duration::from_secs(1));
     assert_eq!((silent.shards[0].leader, silent.shards[0].messages), (0, 100));
     assert_eq!((silent.totals.messages, silent.totals.nodes_up), (0, 0));
