@@ -152,12 +152,15 @@ pub fn load<T: Config>(file: Option<&Path>, flags: &impl Serialize) -> Result<T,
     Layers::new().file(file).process_environment().flags(flags)?.load()
 }
 
-/// The configuration as TOML: what `--print-config` shows.
+/// The configuration as TOML: what `--print-config` shows. TOML has no word for what is unset: such keys
+/// end their section as comments.
 ///
 /// # Errors
 /// When a value has no TOML form, as an integer above the signed 64-bit range.
 pub fn render(config: &impl Serialize) -> Result<String, toml::ser::Error> {
-    toml::to_string_pretty(config)
+    let text = toml::to_string_pretty(config)?;
+    let keys = Value::serialize(config).ok().and_then(Value::into_dict).unwrap_or_default();
+    Ok(schema::with_unset(&text, &keys))
 }
 
 fn read_file(path: &Path) -> Result<Dict, ConfigError> {

@@ -152,6 +152,28 @@ fn files_that_are_missing_or_no_toml_are_named() {
 }
 
 #[test]
+fn what_is_unset_is_rendered_in_its_section() {
+    #[derive(Serialize)]
+    struct Inner {
+        key: Option<u32>,
+        other: u32,
+    }
+    #[derive(Serialize)]
+    struct Outer {
+        unset: Option<String>,
+        set: Option<String>,
+        first: Inner,
+        second: Inner,
+    }
+    let inner = |key| Inner { key, other: 2 };
+    let outer =
+        Outer { unset: None, set: Some("x".into()), first: inner(None), second: inner(Some(1)) };
+    let expected = "set = \"x\"\n# unset = …\n\n[first]\nother = 2\n# key = …\n\n\
+                    [second]\nkey = 1\nother = 2\n";
+    assert_eq!(render(&outer).unwrap().replace('\'', "\""), expected);
+}
+
+#[test]
 fn what_is_rendered_loads_to_the_same() {
     let config = Sample { name: "printed".into(), ..Sample::default() };
     let (_dir, path) = file(&render(&config).unwrap());

@@ -68,6 +68,19 @@ fn layers_win_in_order_and_can_be_printed() {
 }
 
 #[test]
+fn every_key_can_be_seen() {
+    for (process, keys) in [
+        ("gateway", &["name", "advertise", "tls_cert", "tls_key"][..]),
+        ("chat", &["name", "advertise", "webhook", "webhook_secret_file", "vapid_key_file"]),
+    ] {
+        let printed = succeed([process, "--print-config"]);
+        for key in keys {
+            assert!(printed.contains(&format!("\n# {key} = ")), "{process} {key}: {printed}");
+        }
+    }
+}
+
+#[test]
 fn plain_text_beyond_loopback_names_the_flag() {
     let output = run(["chat", "--listen", "0.0.0.0:0", "--advertise", "10.0.0.1:7420"]);
     assert_eq!(output.status.code(), Some(2));

@@ -1,5 +1,7 @@
 //! Valid keys, taken from the serialized defaults, and what differs from them.
 
+use std::collections::BTreeMap;
+
 use figment::value::{Dict, Value};
 
 /// Below this similarity (Jaro-Winkler, 0 to 1) a suggestion would only confuse.
@@ -47,6 +49,38 @@ pub(super) fn without_unset(values: Dict) -> Dict {
         value => Some((name, value)),
     };
     values.into_iter().filter_map(keep).collect()
+}
+
+/// The TOML `text` of `values` with a comment for each key that is unset.
+pub(super) fn with_unset(text: &str, values: &Dict) -> String {
+    let mut sections = BTreeMap::new();
+    unset(values, "", &mut sections);
+    let mut out = Vec::new();
+    let mut section = String::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            let blank = out.pop_if(|line: &mut String| line.is_empty());
+            out.append(&mut sections.remove(&section).unwrap_or_default());
+            out.extend(blank);
+            section = name.trim_end_matches(']').to_owned();
+        }
+        out.push(line.to_owned());
+    }
+    out.append(&mut sections.remove(&section).unwrap_or_default());
+    out.join("\n") + "\n"
+}
+
+fn unset(values: &Dict, section: &str, found: &mut BTreeMap<String, Vec<String>>) {
+    for (name, value) in values {
+        match value {
+            Value::Empty(..) => {
+                found.entry(section.to_owned()).or_default().push(format!("# {name} = …"));
+            }
+            Value::Dict(_, inner) if section.is_empty() => unset(inner, name, found),
+            Value::Dict(_, inner) => unset(inner, &format!("{section}.{name}"), found),
+            _ => {}
+        }
+    }
 }
 
 /// Every dotted key that holds a value.
