@@ -111,6 +111,13 @@ fn a_key_in_the_wrong_section_is_found() {
 }
 
 #[test]
+fn a_section_that_is_misspelt_is_found() {
+    let (_dir, path) = file("[limts]\ndevices_max = 1\n");
+    let text = refused(&Layers::new().file(Some(&path)));
+    assert!(text.ends_with("did you mean `limits`?"), "{text}");
+}
+
+#[test]
 fn all_faults_come_at_once() {
     let (_dir, path) =
         file("name = ''\nlisten = '0.0.0.0:1'\nnam = 'x'\n[limits]\ndevices_max = 65\n");

@@ -7,17 +7,21 @@ use figment::value::{Dict, Value};
 /// Below this similarity (Jaro-Winkler, 0 to 1) a suggestion would only confuse.
 const SIMILAR_ENOUGH: f64 = 0.75;
 
-/// Calls `found` with each dotted key of `values` that `valid` lacks, and the nearest key it has.
+/// Calls `found` with each dotted key of `values` that `valid` lacks, and the nearest key it has; for a
+/// section, the nearest section.
 pub(super) fn unknown_keys(values: &Dict, valid: &Dict, found: &mut dyn FnMut(&str, Option<&str>)) {
-    let all = leaves(valid);
-    walk(values, valid, "", &mut |key| found(key, nearest(key, &all)));
+    let (keys, sections) = (leaves(valid), sections(valid));
+    walk(values, valid, "", &mut |key, value| {
+        let all = if matches!(value, Value::Dict(..)) { &sections } else { &keys };
+        found(key, nearest(key, all));
+    });
 }
 
-fn walk(values: &Dict, valid: &Dict, prefix: &str, found: &mut dyn FnMut(&str)) {
+fn walk(values: &Dict, valid: &Dict, prefix: &str, found: &mut dyn FnMut(&str, &Value)) {
     for (name, value) in values {
         let key = format!("{prefix}{name}");
         match (valid.get(name), value) {
-            (None, _) => found(&key),
+            (None, _) => found(&key, value),
             (Some(Value::Dict(_, inner)), Value::Dict(_, values)) => {
                 walk(values, inner, &format!("{key}."), found);
             }
@@ -95,6 +99,18 @@ pub(super) fn leaves(valid: &Dict) -> Vec<String> {
         }
     }
     keys
+}
+
+/// Every dotted name of a section.
+fn sections(valid: &Dict) -> Vec<String> {
+    let mut names = Vec::new();
+    for (name, value) in valid {
+        if let Value::Dict(_, inner) = value {
+            names.push(name.clone());
+            names.extend(sections(inner).into_iter().map(|inner| format!("{name}.{inner}")));
+        }
+    }
+    names
 }
 
 /// The valid key most like `key`: as a whole, or by its last part, for a key in a wrong section.
