@@ -4,6 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use switchboard_api::v1::NodeInfo;
 
+use super::replicas;
 use crate::cli::Global;
 use crate::command::operator::{StoreArgs, failure};
 use crate::output::{Failure, Output, print_line, table};
@@ -62,14 +63,20 @@ impl Add {
         let added = client.add_node(node, &self.zone, self.lost_disk).await;
         let placement_version = added.map_err(|error| failure(&error))?;
         Changed { node_id: self.id, state: "added", placement_version }.print(global)?;
-        if global.output == Output::Table {
-            print_line(if self.lost_disk {
-                "it gets its replicas back by itself: `switchboard node list` and `shard list` show how far it is"
-            } else {
-                "it has no replicas yet: `switchboard shard plan` shows which it would get"
-            })?;
+        if global.output != Output::Table {
+            return Ok(());
         }
-        Ok(())
+        if self.lost_disk {
+            return print_line(
+                "it gets its replicas back by itself: `switchboard node list` and `shard list` show how far it is",
+            );
+        }
+        // A member may be named again, as for its zone.
+        let map = client.shard_map().await.map_err(|error| failure(&error))?;
+        if replicas(self.id, &map.placement) > 0 {
+            return Ok(());
+        }
+        print_line("it has no replicas yet: `switchboard shard plan` shows which it would get")
     }
 }
 
