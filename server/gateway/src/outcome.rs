@@ -57,7 +57,7 @@ impl Outcome {
         match self.status {
             ItemStatus::MailboxFull => "the recipient's mailbox is full",
             ItemStatus::TooLarge => "the message is too large",
-            ItemStatus::Invalid => "the message is not valid",
+            ItemStatus::Invalid => "the message is not valid, or the recipient has no such device",
             ItemStatus::Overloaded => "the servers are busy",
             ItemStatus::Unavailable => "the servers cannot be reached",
             _ => "the message was refused",

@@ -17,7 +17,10 @@ use crate::output::{Failure, table};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard device --as alice send bob 'are you there?'
-  switchboard device --as alice send bob/2 'to your second device only' --output json")]
+  switchboard device --as alice send bob/1 'to your first device only' \\
+      --output json
+
+A device other than the first is there once it has connected: `switchboard device --as bob/2 recv`.")]
 pub(super) struct Send {
     /// To whom; without a device, to all of the user's devices
     #[arg(value_name = "TO")]
