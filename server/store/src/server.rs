@@ -14,7 +14,7 @@ use switchboard_api::{
 use switchboard_engine::{
     Clock, META_GROUP, SystemClock,
     fs::{Files, RealFiles},
-    log::Log,
+    log::{Log, LogOpenError},
 };
 use switchboard_process::{BindError, Readiness, Shutdown, bind, http};
 use switchboard_raft::{InitializeError, Node, NodeOpenError, NodeOptions};
@@ -70,6 +70,20 @@ pub enum StartError {
         /// What failed.
         reason: String,
     },
+}
+
+impl StartError {
+    /// Whether another process has the data directory.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Open(NodeOpenError::Log(LogOpenError::InUse { .. })))
+    }
+
+    /// Whether the data is another node's, or a cluster's.
+    #[must_use]
+    pub fn is_of_another_node(&self) -> bool {
+        matches!(self, Self::Initialize(InitializeError::OtherNode { .. }))
+    }
 }
 
 /// Why a running store ended by itself.

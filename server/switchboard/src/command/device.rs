@@ -7,6 +7,7 @@ mod send;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use switchboard_api::device::v1::error::Code;
 use switchboard_device::{Device, DeviceOptions, Event, GatewayAddress, Trust};
 use tokio::sync::mpsc;
 
@@ -90,14 +91,45 @@ async fn connect(options: DeviceOptions) -> Result<Connected, Failure> {
     loop {
         match events.recv().await {
             Some(Event::Online { .. }) => return Ok(Connected { device, events }),
-            Some(Event::Offline { reason, .. }) => return Err(unreachable(&reason)),
+            Some(Event::Offline { reason, code, .. }) => return Err(offline(&reason, code)),
             Some(_) => {}
-            None => return Err(unreachable("the device stopped")),
+            None => return Err(Failure::failed("the device stopped")),
         }
     }
 }
 
-fn unreachable(reason: &str) -> Failure {
-    Failure::failed(reason)
-        .help("start a gateway with `switchboard dev`, or name another by --gateway")
+/// Words for a connection that was not made. `code` is what the gateway said, if it did.
+fn offline(reason: &str, code: Option<Code>) -> Failure {
+    let failure = Failure::failed(reason);
+    match code {
+        Some(Code::Unauthenticated | Code::ExpiredToken) => failure.help("name a token by --token"),
+        // The words say it.
+        Some(_) => failure,
+        None if reason.contains("UnknownIssuer") || reason.contains("no authority") => {
+            failure.help("name the authority that signed the gateway's certificate by --ca")
+        }
+        None if reason.starts_with("redirected") => {
+            failure.help("name another gateway by --gateway, or try again")
+        }
+        None => {
+            failure.help("start a gateway with `switchboard dev`, or name another by --gateway")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_to_connect_has_its_own_help() {
+        let refused = offline("cannot connect: Connection refused", None);
+        assert!(format!("{refused:?}").contains("switchboard dev"), "{refused:?}");
+        let tls = offline("cannot connect: invalid peer certificate: UnknownIssuer", None);
+        assert!(format!("{tls:?}").contains("--ca"), "{tls:?}");
+        let draining = offline("redirected: DRAINING", None);
+        assert!(format!("{draining:?}").contains("another gateway"), "{draining:?}");
+        let token = offline("UNAUTHENTICATED: no token", Some(Code::Unauthenticated));
+        assert!(format!("{token:?}").contains("--token"), "{token:?}");
+    }
 }

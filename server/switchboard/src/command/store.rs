@@ -89,6 +89,11 @@ pub(super) async fn start(config: StoreConfig) -> Result<switchboard_store::Runn
                      backup restore`)"
                 ))
             }
+            error if error.is_in_use() => failure
+                .help("stop the other process, or give this one a directory of its own by --data"),
+            error if error.is_of_another_node() => failure.help(
+                "name the node that the data belongs to by --node-id, or another directory by --data",
+            ),
             switchboard_store::StartError::Open(_) => {
                 failure.help(format!("`switchboard log inspect {data}` shows what is there"))
             }
