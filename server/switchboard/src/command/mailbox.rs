@@ -191,8 +191,13 @@ impl Peek {
         global.output.print(&heads, |heads| {
             let mut table =
                 table(["seq", "message", "from", "kind", "bytes", "enqueued", "expires"]);
+            if self.bodies {
+                let columns =
+                    ["seq", "message", "from", "kind", "bytes", "enqueued", "expires", "body"];
+                table.set_header(columns);
+            }
             for head in heads {
-                table.add_row([
+                let mut cells = vec![
                     head.seq.to_string(),
                     head.message_id.clone(),
                     head.from.clone(),
@@ -200,7 +205,9 @@ impl Peek {
                     head.bytes.to_string(),
                     time_text(head.enqueued_at_ms),
                     time_text(head.expires_at_ms),
-                ]);
+                ];
+                cells.extend(head.body_base64.clone());
+                table.add_row(cells);
             }
             table
         })?;

@@ -9,7 +9,7 @@ use switchboard_api::v1::Read;
 use super::name::{time_text, user_text};
 use super::operator::{StoreArgs, check, failure};
 use crate::cli::Global;
-use crate::output::{Failure, table};
+use crate::output::{Failure, Output, print_line, table};
 
 /// Look into the session directory
 #[derive(Debug, Args)]
@@ -119,6 +119,10 @@ impl Locate {
                 ]);
             }
             table
-        })
+        })?;
+        if matches!(self.read, Freshness::Local) && global.output == Output::Table {
+            print_line(&format!("at most {} ms old", found.staleness_ms))?;
+        }
+        Ok(())
     }
 }
