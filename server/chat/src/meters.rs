@@ -1,12 +1,29 @@
 //! The process's metrics.
 
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use switchboard_api::v1::ItemStatus;
 
 use crate::{
     notifier::{Noted, Sent},
     route::pairs::Outcome,
 };
+
+const GAUGES: &[(&str, &str)] = &[
+    ("switchboard_chat_route_streams", "Streams of gateways that are open."),
+    ("switchboard_chat_store_items_limit", "How many items may be at the store at once."),
+    ("switchboard_chat_store_items", "How many items are at the store."),
+    ("switchboard_chat_wake_up_devices", "Devices to be woken up, or within their interval."),
+];
+
+const COUNTERS: &[(&str, &str)] = &[
+    ("switchboard_chat_items_total", "Sends and receipts, by what came of them."),
+    ("switchboard_chat_held_back_total", "Items sent back at once because of the limit."),
+    ("switchboard_chat_pushes_total", "Pushes to gateways, by what came of them."),
+    ("switchboard_chat_wake_ups_noted_total", "Messages that found nobody connected."),
+    ("switchboard_chat_wake_ups_skipped_total", "Wake-ups that were not sent, by the reason."),
+    ("switchboard_chat_wake_ups_total", "Wake-ups, by channel and by what came of them."),
+    ("switchboard_chat_wake_up_retries_total", "Attempts at a wake-up beyond the first."),
+];
 
 /// Handles, looked up once.
 pub(crate) struct Meters {
@@ -59,6 +76,8 @@ impl Outcomes {
 
 impl Meters {
     pub(crate) fn new() -> Self {
+        GAUGES.iter().for_each(|(name, text)| describe_gauge!(*name, *text));
+        COUNTERS.iter().for_each(|(name, text)| describe_counter!(*name, *text));
         Self {
             sends: Outcomes::new("send"),
             receipts: Outcomes::new("receipt"),

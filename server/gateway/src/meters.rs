@@ -1,7 +1,20 @@
 //! The process's metrics.
 
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use switchboard_api::device::v1::redirect::Reason;
+
+const COUNTERS: &[(&str, &str)] = &[
+    ("switchboard_gateway_claims_total", "Logins, by what came of them."),
+    ("switchboard_gateway_delivered_total", "Messages and receipts written, repeats included."),
+    ("switchboard_gateway_pushes_total", "Pushes of chats; fenced: no connection had the epoch."),
+    ("switchboard_gateway_fetches_total", "Pages of mailboxes asked for."),
+    ("switchboard_gateway_reconciled_total", "Mailboxes whose tail told of something unheard of."),
+    ("switchboard_gateway_routed_total", "Sends handed to chats, repeats included."),
+    ("switchboard_gateway_routes_broken_total", "Streams to chats that broke."),
+    ("switchboard_gateway_stuck_total", "Connections cut because the device did not read."),
+    ("switchboard_gateway_frames_refused_total", "Frames that break the protocol."),
+    ("switchboard_gateway_redirects_total", "Devices sent away, by the reason."),
+];
 
 /// Handles, looked up once.
 pub(crate) struct Meters {
@@ -35,6 +48,11 @@ pub(crate) struct Meters {
 
 impl Meters {
     pub(crate) fn new() -> Self {
+        COUNTERS.iter().for_each(|(name, text)| describe_counter!(*name, *text));
+        describe_gauge!(
+            "switchboard_gateway_connections",
+            "Open connections, those without a Hello included."
+        );
         Self {
             connections: gauge!("switchboard_gateway_connections"),
             claims: counter!("switchboard_gateway_claims_total", "outcome" => "ok"),

@@ -48,7 +48,7 @@ fn builder() -> PrometheusBuilder {
 pub fn render() -> String {
     let handle = recorder();
     crate::process_stats::record();
-    handle.render()
+    handle.render() + &crate::process_stats::cpu_seconds().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -67,5 +67,6 @@ mod tests {
         assert!(text.contains("switchboard_test_total{server=\"b\"} 3"), "{text}");
         assert!(text.contains("switchboard_test_seconds_bucket{le=\"0.0003\"} 1"), "{text}");
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
+        assert!(text.contains("# TYPE process_cpu_seconds_total counter"), "{text}");
     }
 }

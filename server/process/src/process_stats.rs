@@ -14,15 +14,22 @@ const BYTES_PER_KB: f64 = 1024.0;
 pub(crate) fn describe() {
     metrics::describe_gauge!("process_resident_memory_bytes", "Resident memory size.");
     metrics::describe_gauge!("process_open_fds", "Open file descriptors.");
-    metrics::describe_gauge!("process_cpu_seconds_total", "User and system CPU time spent.");
+}
+
+/// The CPU time in the text form of Prometheus: the recorder counts in whole numbers only.
+pub(crate) fn cpu_seconds() -> Option<String> {
+    let ticks = cpu_ticks(&fs::read_to_string("/proc/self/stat").ok()?)?;
+    Some(format!(
+        "# HELP process_cpu_seconds_total User and system CPU time spent.\n\
+         # TYPE process_cpu_seconds_total counter\n\
+         process_cpu_seconds_total {}\n",
+        ticks / TICKS_PER_SECOND
+    ))
 }
 
 pub(crate) fn record() {
     if let Some(kb) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(rss_kb) {
         metrics::gauge!("process_resident_memory_bytes").set(kb * BYTES_PER_KB);
-    }
-    if let Some(ticks) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_ticks) {
-        metrics::gauge!("process_cpu_seconds_total").set(ticks / TICKS_PER_SECOND);
     }
     if let Ok(entries) = fs::read_dir("/proc/self/fd") {
         metrics::gauge!("process_open_fds").set(entries.count() as f64);
