@@ -94,7 +94,9 @@ impl DrainService for Drains {
             rate => rate.min(DRAIN_RATE_MAX),
         };
         if !self.0.drained.begin() {
-            return Err(Status::failed_precondition("a drain is under way or done"));
+            return Err(Status::failed_precondition(
+                "a drain is under way or done; after one that is done, restart the gateway to take devices in again",
+            ));
         }
         let (progress, answers) = mpsc::channel(1);
         let gateway = self.0.clone();

@@ -21,7 +21,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Send a gateway's devices to the others, at a rate, before it is stopped
 ///
 /// While it runs, the gateway takes no device in. Interrupt it to abort: devices are taken in again.
-/// When it is through, stop the gateway. It must be reached on loopback, or run with --insecure.
+/// When it is through, stop the gateway: only a restart lets it take devices in again. It must be reached on loopback, or run with --insecure.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard gateway-ctl drain gateway-1
