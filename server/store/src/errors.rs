@@ -8,7 +8,9 @@ use std::collections::HashMap;
 
 use switchboard_api::{v1::ItemStatus, validate::Fault};
 use switchboard_engine::Status as EngineStatus;
-use switchboard_raft::{BarrierError, Overloaded, ProposeError, TransferError, WaitError};
+use switchboard_raft::{
+    BarrierError, FoundError, InitializeError, Overloaded, ProposeError, TransferError, WaitError,
+};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -152,8 +154,16 @@ pub(crate) fn peers_incomplete(node: u64) -> Status {
 }
 
 /// A cluster was not made, or not wholly.
-pub(crate) fn founding(error: &dyn std::error::Error) -> Status {
-    let message = format!("{error}; the same command goes on where this one stopped");
+pub(crate) fn founding(error: &FoundError) -> Status {
+    let message = match error {
+        // The same command would be refused again.
+        FoundError::Alone(
+            InitializeError::Shards { .. }
+            | InitializeError::OtherShards { .. }
+            | InitializeError::OtherNode { .. },
+        ) => error.to_string(),
+        _ => format!("{error}; the same command goes on where this one stopped"),
+    };
     status(Code::FailedPrecondition, "NOT_FOUNDED", message, None)
 }
 

@@ -44,7 +44,7 @@ impl Service {
             }
             None => {
                 let random = self.node.random();
-                let cluster_id = random.map_err(|error| errors::founding(&error))?;
+                let cluster_id = random.map_err(|error| errors::internal(error.to_string()))?;
                 Book { cluster_id, as_of: 0, members }
             }
         };

@@ -127,13 +127,19 @@ impl Status {
             nodes,
         };
         global.output.print(&shown, |shown| print_nodes(&shown.nodes))?;
-        if shown.shards_without_leader.is_empty() && shown.nodes_unreachable.is_empty() {
-            return Ok(());
+        match shown.faults().as_slice() {
+            [] => Ok(()),
+            faults => Err(Failure::failed(format!("not all is well: {}", faults.join(", ")))),
         }
-        Err(Failure::failed(format!(
-            "not all is well: nodes {:?} cannot be reached, shards {:?} have no leader",
-            shown.nodes_unreachable, shown.shards_without_leader
-        )))
+    }
+}
+
+impl Shown {
+    fn faults(&self) -> Vec<String> {
+        let (nodes, shards) = (&self.nodes_unreachable, &self.shards_without_leader);
+        let away = (!nodes.is_empty()).then(|| format!("nodes {nodes:?} cannot be reached"));
+        let leaderless = (!shards.is_empty()).then(|| format!("shards {shards:?} have no leader"));
+        [away, leaderless].into_iter().flatten().collect()
     }
 }
 
