@@ -95,6 +95,20 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// A terminal that wraps an example breaks it for who pastes it.
+    #[test]
+    fn examples_fit_a_terminal() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let pasted = |line: &&str| line.starts_with("  ") && !line.trim().contains("   ");
+            for line in help.lines().filter(pasted) {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
     #[test]
     fn every_command_has_examples() {
         fn check(command: &clap::Command, path: &str) {

@@ -13,10 +13,12 @@ use crate::output::{Failure, table};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard cert init --dir ./certs
-  switchboard cert issue gateway-1 --dir ./certs --host gateway.example.org,10.0.0.6
+  switchboard cert issue gateway-1 --dir ./certs \\
+      --host gateway.example.org,10.0.0.6
   switchboard gateway --listen-tls 127.0.0.1:7411 \\
       --tls-cert ./certs/gateway-1.pem --tls-key ./certs/gateway-1.key
-  switchboard device --as alice --gateway tls://127.0.0.1:7411 --ca ./certs/ca.pem recv")]
+  switchboard device --as alice --gateway tls://127.0.0.1:7411 \\
+      --ca ./certs/ca.pem recv")]
 pub(crate) struct Cert {
     #[command(subcommand)]
     command: Command,
@@ -50,8 +52,10 @@ struct Init {
 /// Servers load new files by themselves: move them over the old ones, connections stay open.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  switchboard cert issue gateway-1 --dir ./certs --host gateway.example.org,10.0.0.6
-  switchboard cert issue store-1 --dir ./certs --role node --host 10.0.0.1 --days 90")]
+  switchboard cert issue gateway-1 --dir ./certs \\
+      --host gateway.example.org,10.0.0.6
+  switchboard cert issue store-1 --dir ./certs --role node --host 10.0.0.1 \\
+      --days 90")]
 struct Issue {
     /// Whose it is; also the names of the files
     name: String,

@@ -19,8 +19,10 @@ use crate::output::Failure;
   switchboard chat --store 127.0.0.1:7400
   switchboard chat --store 10.0.0.1:7400,10.0.0.2:7400 --name chat-1 \\
       --listen 10.0.0.5:7420 --http 10.0.0.5:7421 --insecure
-  switchboard chat --push-webhook https://push.example.org/wake --push-secret-file /etc/switchboard/push
-  switchboard chat --vapid-key-file vapid.pem --vapid-subject mailto:ops@example.org
+  switchboard chat --push-webhook https://push.example.org/wake \\
+      --push-secret-file /etc/switchboard/push
+  switchboard chat --vapid-key-file vapid.pem \\
+      --vapid-subject mailto:ops@example.org
   switchboard chat --print-config")]
 pub(crate) struct Chat {
     #[command(flatten)]
@@ -35,7 +37,7 @@ struct Flags {
     #[arg(long, value_name = "A[,A]", value_delimiter = ',')]
     store: Option<Vec<String>>,
     /// Name in the registry; one that is kept over restarts ends the life before at once
-    /// Default: chat@ADDRESS
+    /// [default: chat@ADDRESS]
     #[arg(long)]
     name: Option<String>,
     /// Where gateways connect (gRPC) [default: 127.0.0.1:7420]

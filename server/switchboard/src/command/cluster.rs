@@ -21,7 +21,8 @@ const INIT_WAIT_MAX: Duration = Duration::from_secs(120);
 /// Make a cluster of store nodes, and see how it is
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  switchboard cluster init --store 10.0.0.1:7400 --peers 1=10.0.0.1:7400,2=10.0.0.2:7400,3=10.0.0.3:7400
+  switchboard cluster init --store 10.0.0.1:7400 \\
+      --peers 1=10.0.0.1:7400,2=10.0.0.2:7400,3=10.0.0.3:7400
   switchboard cluster status
   switchboard cluster check perf")]
 pub(crate) struct Cluster {
@@ -40,8 +41,10 @@ enum Command {
 /// Make a cluster of nodes that wait for one; run again, it ends what was cut short
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  switchboard cluster init --store 10.0.0.1:7400 --peers 1=10.0.0.1:7400,2=10.0.0.2:7400,3=10.0.0.3:7400
-  switchboard cluster init --peers 1=127.0.0.1:7400,2=127.0.0.1:7500,3=127.0.0.1:7600 --shards 4
+  switchboard cluster init --store 10.0.0.1:7400 \\
+      --peers 1=10.0.0.1:7400,2=10.0.0.2:7400,3=10.0.0.3:7400
+  switchboard cluster init \\
+      --peers 1=127.0.0.1:7400,2=127.0.0.1:7500,3=127.0.0.1:7600 --shards 4
 
 Each node must run as `switchboard store --data DIR --node-id N` with its own N. The node named by
 --store must be one of the peers.")]

@@ -22,7 +22,8 @@ use crate::output::Failure;
   switchboard device --as alice send bob 'are you there?'
   switchboard device --as bob recv
   switchboard device --as bob/2 --gateway ws://127.0.0.1:7412 recv --follow
-  switchboard device --as bob --gateway quic://127.0.0.1:7413 --ca ./certs/ca.pem recv")]
+  switchboard device --as bob --gateway quic://127.0.0.1:7413 \\
+      --ca ./certs/ca.pem recv")]
 pub(crate) struct DeviceCommand {
     /// Who to be, and which device if not the primary one
     #[arg(long = "as", value_name = "USER[/DEV]")]

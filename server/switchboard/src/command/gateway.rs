@@ -17,9 +17,11 @@ use crate::output::Failure;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard gateway --store 127.0.0.1:7400 --name gateway-1
-  switchboard gateway --store 10.0.0.1:7400 --name gateway-2 --listen 10.0.0.6:7415 \\
+  switchboard gateway --store 10.0.0.1:7400 --name gateway-2 \\
+      --listen 10.0.0.6:7415 \\
       --listen-tcp 0.0.0.0:7410 --listen-ws 0.0.0.0:7412 --insecure
-  switchboard gateway --name gateway-3 --tls-cert certs/gateway-3.pem --tls-key certs/gateway-3.key
+  switchboard gateway --name gateway-3 --tls-cert certs/gateway-3.pem \\
+      --tls-key certs/gateway-3.key
   switchboard gateway --name gateway-1 --print-config")]
 pub(crate) struct Gateway {
     #[command(flatten)]
@@ -34,7 +36,7 @@ struct Flags {
     #[arg(long, value_name = "A[,A]", value_delimiter = ',')]
     store: Option<Vec<String>>,
     /// Name in the registry; one that is kept over restarts ends the life before at once
-    /// Default: gateway@ADDRESS
+    /// [default: gateway@ADDRESS]
     #[arg(long)]
     name: Option<String>,
     /// Where chat processes push (gRPC) [default: 127.0.0.1:7415]

@@ -17,8 +17,10 @@ use crate::output::Failure;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard store --single --data ./store-data
-  switchboard store --data ./store-data --node-id 2 --listen 10.0.0.2:7400 --insecure
-  switchboard store --single --shards 4 --data ./store-data --listen 127.0.0.1:0 --http 127.0.0.1:0
+  switchboard store --data ./store-data --node-id 2 --listen 10.0.0.2:7400 \\
+      --insecure
+  switchboard store --single --shards 4 --data ./store-data \\
+      --listen 127.0.0.1:0 --http 127.0.0.1:0
   switchboard store --config /etc/switchboard/store.toml
   switchboard store --single --data ./store-data --print-config")]
 pub(crate) struct Store {

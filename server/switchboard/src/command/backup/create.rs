@@ -21,7 +21,8 @@ use crate::output::{Failure, table};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard backup create /backup/monday.sbb
-  switchboard backup create /backup/monday.sbb --store 10.0.0.3:7400 --output json")]
+  switchboard backup create /backup/monday.sbb --store 10.0.0.3:7400 \\
+      --output json")]
 pub(super) struct Create {
     /// The file to make; it must not exist
     #[arg(value_name = "FILE")]

@@ -21,7 +21,8 @@ use crate::output::{Failure, Output, print_line};
   switchboard store --data ./store-data --node-id 1 --single
 
 The same backup a second time, after the first restored cluster has served:
-  switchboard backup restore /backup/monday.sbb --data ./store-data --generation 2
+  switchboard backup restore /backup/monday.sbb --data ./store-data \\
+      --generation 2
 
 A cluster of several nodes is restored on one of them.")]
 pub(super) struct Restore {

@@ -48,9 +48,12 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// that of the kernel's caches where /proc/slabinfo may be read.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  switchboard bench connections --count 15000 --pid $(pgrep -f 'switchboard gateway')
-  switchboard bench connections --count 15000 --gateway tls://127.0.0.1:7411 --ca certs/ca.pem --pid 4711
-  switchboard bench connections --count 36000 --gateway 127.0.0.1:7410,127.0.0.1:8410 --pid 4711,4712
+  switchboard bench connections --count 15000 \\
+      --pid $(pgrep -f 'switchboard gateway')
+  switchboard bench connections --count 15000 \\
+      --gateway tls://127.0.0.1:7411 --ca certs/ca.pem --pid 4711
+  switchboard bench connections --count 36000 \\
+      --gateway 127.0.0.1:7410,127.0.0.1:8410 --pid 4711,4712
   switchboard bench connections --count 15000 --talk 1000 --locate
   switchboard bench connections --count 1000 --hold 60 --output json")]
 pub(crate) struct Connections {

@@ -30,7 +30,8 @@ use crate::output::Failure;
   switchboard bench enqueue
   switchboard bench enqueue --batch 1 --in-flight 1 --connections 1
   switchboard bench enqueue --rate 50000 --seconds 30 --output json
-  switchboard bench enqueue --store 10.0.0.1:7400,10.0.0.2:7400 --size 1024 --json report.json")]
+  switchboard bench enqueue --store 10.0.0.1:7400,10.0.0.2:7400 \\
+      --size 1024 --json report.json")]
 pub(crate) struct Enqueue {
     #[command(flatten)]
     store: StoreArgs,

@@ -53,7 +53,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
   switchboard bench message
   switchboard bench message --rate 2000 --seconds 30
   switchboard bench message --devices 2000 --in-flight 16 --output json
-  switchboard bench message --gateway 10.0.0.7:7410,10.0.0.8:7410 --json report.json")]
+  switchboard bench message --gateway 10.0.0.7:7410,10.0.0.8:7410 \\
+      --json report.json")]
 pub(crate) struct Message {
     #[command(flatten)]
     store: StoreArgs,

@@ -25,15 +25,20 @@ use crate::replay::run::{self, RunOptions};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchboard bench replay conversations.jsonl.gz
-  switchboard bench replay conversations.jsonl.gz --limit 10000 --speedup 40 --output json
-  switchboard bench replay conversations.jsonl --gateway 127.0.0.1:7410,ws://127.0.0.1:7412
+  switchboard bench replay conversations.jsonl.gz --limit 10000 \\
+      --speedup 40 --output json
+  switchboard bench replay conversations.jsonl \\
+      --gateway 127.0.0.1:7410,ws://127.0.0.1:7412
 
-  pip download --no-deps chitchat-dataset==0.9.0 && unzip chitchat_dataset-0.9.0-*.whl
+  pip download --no-deps chitchat-dataset==0.9.0
+  unzip chitchat_dataset-0.9.0-*.whl
   switchboard bench replay chitchat_dataset/dataset.json
-  switchboard bench replay chitchat_dataset/dataset.json --convert chitchat.jsonl.gz")]
+  switchboard bench replay chitchat_dataset/dataset.json \\
+      --convert chitchat.jsonl.gz")]
 pub(crate) struct Replay {
     /// JSON lines {"conversation", "n", "at", "from", "to", "text"}, or the dataset.json of the
-    /// PyPI package chitchat-dataset; gzipped or not
+    /// PyPI package chitchat-dataset; gzipped or not. `conversation` is a text, `n` counts its
+    /// messages from 0, and `at` is in Unix seconds
     file: PathBuf,
     #[command(flatten)]
     gateways: GatewayArgs,

@@ -47,7 +47,7 @@ enum Command {
 #[command(after_help = "Examples:
   switchboard cluster check perf                      about 25 seconds on three nodes
   switchboard cluster check perf --rate 5000
-  switchboard cluster check perf --full --seconds 10  how much it can take; not in production
+  switchboard cluster check perf --full --seconds 10  not in production
   switchboard cluster check perf --output json
 
 The nodes must be reachable at the addresses that they advertise, by an operator: from loopback, or with
