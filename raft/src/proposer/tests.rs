@@ -233,20 +233,20 @@ async fn a_large_proposal_spans_entries_and_is_answered_as_one() {
 #[test]
 fn parts_that_are_answered_out_of_order_are_put_in_order() {
     let (sender, mut receiver) = oneshot::channel();
-    let commands =
-        [command(1), command(2), large(1_000_000), command(3), large(1_000_000), command(4)];
-    let mut waiting = VecDeque::from([Waiting::new(commands.into(), sender)]);
+    let commands = [vec![command(1)], vec![large(60_000); 20], vec![command(2)]].concat();
+    let mut waiting = VecDeque::from([Waiting::new(commands, sender)]);
     let entry = || fill(&mut waiting, EntryBuilder::new(1)).0;
     let entries: Vec<Filled> = std::iter::from_fn(entry).collect();
-    let outcomes = [vec![1, 2, 0, 3], vec![0, 4]];
-    assert_eq!(entries.iter().map(|entry| entry.commands).collect::<Vec<_>>(), [4, 2]);
+    assert_eq!(entries.iter().map(|entry| entry.commands).collect::<Vec<_>>(), [18, 4]);
+    let mut numbers = 0..22;
+    let outcome = |entry: &Filled| numbers.by_ref().take(entry.commands).map(reply).collect();
+    let outcomes: Vec<Vec<Reply>> = entries.iter().map(outcome).collect();
     for (entry, outcome) in entries.into_iter().zip(outcomes).rev() {
         assert!(receiver.try_recv().is_err());
-        let replies = outcome.into_iter().map(reply).collect();
-        answer(entry.parts, Outcome::Applied(replies));
+        answer(entry.parts, Outcome::Applied(outcome));
     }
     let replies = receiver.try_recv().expect("both are answered").expect("applied");
-    assert_eq!(floors(&replies), [1, 2, 0, 3, 0, 4]);
+    assert_eq!(floors(&replies), (0..22).collect::<Vec<_>>());
 }
 
 #[tokio::test]
