@@ -317,7 +317,7 @@ mod tests {
     fn the_clock_is_believed_once_after_a_start() {
         let reading = read(START, 90_000_000, at(5));
         assert_eq!(reading.stamp_ms, 90_000_000);
-        assert!(!reading.state.leap.is_some());
+        assert!(reading.state.leap.is_none());
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
         // Set right after ten minutes: what passed since the last agreement is no leap.
         let right = read(back.state, 2_600_000, at(610));
         assert_eq!(right.stamp_ms, 2_600_000);
-        assert!(!right.state.leap.is_some());
+        assert!(right.state.leap.is_none());
     }
 
     #[test]
@@ -377,7 +377,7 @@ mod tests {
         let before = read(START, 2_000_000, at(10));
         let later = read(before.state, 2_000_000 + 7_200_000, at(10 + 7_200));
         assert_eq!(later.stamp_ms, 9_200_000);
-        assert!(!later.state.leap.is_some());
+        assert!(later.state.leap.is_none());
     }
 
     #[test]
