@@ -54,10 +54,7 @@ impl End {
             Ending::Error(error) => {
                 Self { frame: Some(Frame::Error(error)), settle: true, release: true }
             }
-            Ending::Replaced => {
-                let frame = Some(handshake::redirect(Reason::Replaced, 0));
-                Self { frame, settle: false, release: false }
-            }
+            Ending::Fenced => Self::leave(Reason::LeaseLost, 0),
         }
     }
 
@@ -237,7 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Meaning::Input(input) => input,
                 Meaning::Nothing => continue,
                 Meaning::Silent => return Some(End::of(Ending::Gone)),
-                Meaning::Replaced => return Some(End::of(Ending::Replaced)),
+                Meaning::Replaced => return Some(End::leave(Reason::Replaced, 0)),
                 Meaning::Leave { reason, retry_after_ms } => {
                     return Some(End::leave(reason, retry_after_ms));
                 }

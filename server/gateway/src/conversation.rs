@@ -114,8 +114,9 @@ pub(crate) enum Ending {
     Gone,
     /// An error about the connection.
     Error(Error),
-    /// Another connection of the device has taken over.
-    Replaced,
+    /// The session was replaced, and nobody said by whom: by a claim whose answer was lost, most likely an earlier
+    /// one of the same device, which is to come again.
+    Fenced,
 }
 
 impl Ending {
@@ -149,8 +150,8 @@ pub(crate) struct Conversation {
     sending: Sending,
     /// Count of what was routed; ids are never used twice, so a late answer finds nothing.
     routed: u64,
-    /// The session was found replaced. Whoever claimed says so, and unless that comes before this time,
-    /// the connection ends all the same.
+    /// The session was found replaced. Whoever claimed says so; a claim that was given up and happened all the same
+    /// has nobody who would, and at this time the connection ends by itself.
     fenced_until: Option<Instant>,
     /// The last frames have been taken: only settling goes on.
     parted: bool,
@@ -228,7 +229,7 @@ impl Conversation {
         }
         if let Some(until) = self.fenced_until {
             if until <= now.at {
-                actions.push(Action::Close(Ending::Replaced));
+                actions.push(Action::Close(Ending::Fenced));
             }
             return;
         }

@@ -99,8 +99,8 @@ pub(crate) const RECONCILE_SOON: Duration = Duration::from_millis(100);
 /// See [`RECONCILE_SOON`].
 pub(crate) const RECONCILE_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long a connection whose session was found replaced waits to be told by whom, so that its device
-/// comes again if nobody is there.
+/// How long a connection whose session was found replaced waits to be told by whom; its device is to come again if
+/// nobody says so.
 pub(crate) const FENCED_WAIT: Duration = Duration::from_secs(1);
 /// A connection that says nothing for this many keepalives, in tenths, is closed.
 pub(crate) const SILENCE_IN_TENTHS_OF_KEEPALIVE: u32 = 25;

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_session_is_found_replaced_waits_a_moment_for_the_word_by_whom() {
+    fn whose_session_is_found_replaced_waits_for_the_word_by_whom_and_is_to_come_again_without() {
         let claimed = Claimed { epoch: 5, tail: 0 };
         let mut talk = Talk::Busy(Box::new(Conversation::new(device(), claimed, 8, 1)));
         act(&mut talk, Some(Input::Push(message(10, 0))));
@@ -187,7 +187,7 @@ mod tests {
         let at = conversation.wake_at().expect("not for ever");
         let mut actions = Vec::new();
         conversation.poll(Now { at, unix_ms: 1, queued: 0 }, &mut actions);
-        assert_eq!(actions, [Action::Close(Ending::Replaced)]);
+        assert_eq!(actions, [Action::Close(Ending::Fenced)]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ struct Flags {
     #[arg(long, value_name = "A[,A]", value_delimiter = ',')]
     store: Option<Vec<String>>,
     /// Name in the registry; one that is kept over restarts ends the life before at once
-    /// [default: chat@ADDRESS]
+    /// (default: chat@ADDRESS)
     #[arg(long)]
     name: Option<String>,
     /// Where gateways connect (gRPC) [default: 127.0.0.1:7420]

@@ -36,7 +36,7 @@ struct Flags {
     #[arg(long, value_name = "A[,A]", value_delimiter = ',')]
     store: Option<Vec<String>>,
     /// Name in the registry; one that is kept over restarts ends the life before at once
-    /// [default: gateway@ADDRESS]
+    /// (default: gateway@ADDRESS)
     #[arg(long)]
     name: Option<String>,
     /// Where chat processes push (gRPC) [default: 127.0.0.1:7415]

@@ -117,7 +117,7 @@ impl World<'_> {
                 Action::RouteReceipts { id, batch } => {
                     self.parcels.push(Parcel::Receipts { conn, id, batch });
                 }
-                Action::Close(Ending::Replaced) => self.close(conn),
+                Action::Close(Ending::Fenced) => self.close(conn),
                 other => panic!("{other:?}"),
             }
         }
