@@ -232,7 +232,9 @@ impl Sending {
         now: Instant,
         batches: &mut Vec<Vec<(u64, Send)>>,
     ) {
-        self.durable.take_if(|durable| durable.until <= now);
+        // What is pending may be repeated until it has its answer, however long that takes.
+        let is_answered = self.pairs.is_empty();
+        self.durable.take_if(|durable| is_answered && durable.until <= now);
         if self.held_until.is_some_and(|until| now < until) {
             return;
         }
@@ -280,7 +282,8 @@ impl Sending {
         let message_id = item.send.message_id.clone();
         match outcome.verdict() {
             Verdict::Durable => {
-                if let Some(Durable { message_ids, .. }) = &mut self.durable {
+                if let Some(Durable { message_ids, until }) = &mut self.durable {
+                    *until = now + REFUSED_GRACE;
                     if message_ids.len() >= DURABLE_KNOWN_MAX {
                         message_ids.pop_front();
                     }
@@ -333,7 +336,8 @@ impl Sending {
             Some(held) => retrying.map(|at| at.max(held)),
         };
         // Then it may rest.
-        let forgetting = self.durable.as_ref().map(|durable| durable.until);
+        let forgetting = self.durable.as_ref().filter(|_| self.pairs.is_empty());
+        let forgetting = forgetting.map(|durable| durable.until);
         sending.into_iter().chain(forgetting).min()
     }
 

@@ -111,6 +111,20 @@ fn a_repeat_of_what_is_pending_or_just_accepted_makes_nothing_wait() {
 }
 
 #[test]
+fn a_repeat_of_what_was_pending_for_long_makes_nothing_wait() {
+    let start = Instant::now();
+    let (mut sending, mut ids, mut answers) = (Sending::new(1), 0, Vec::new());
+    sending.send(send(1, 1), || Some(Duration::from_millis(10)), start, &mut answers);
+    sending.send(send(2, 2), || None, start, &mut answers);
+    let late = start + 2 * REFUSED_GRACE;
+    assert_eq!(routed(&mut sending, &mut ids, late), [1]);
+    sending.answered(1, outcome(ItemStatus::Ok), late, &mut answers);
+    // The device had gone back to the refused one, and wrote the second again before it heard of it.
+    sending.send(send(2, 2), || Some(Duration::from_millis(10)), late, &mut answers);
+    assert_eq!(sending.expected().collect::<Vec<_>>(), [&send(1, 1).message_id]);
+}
+
+#[test]
 fn a_device_that_gives_a_message_up_has_to_connect_anew() {
     let now = Instant::now();
     let (mut sending, mut answers) = (Sending::new(1), Vec::new());
