@@ -29,6 +29,9 @@ use crate::limits::{CHECKPOINT_LOOK_INTERVAL, CHECKPOINT_NOTE_WAIT_MAX};
 use crate::planted::{self, PlantedBug};
 use crate::types::{TypeConfig, to_engine};
 
+/// While space is short, a checkpoint is due after this part of the usual bytes.
+const SHORT_OF_SPACE_PART: u64 = 8;
+
 /// The bounds of a node's log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
@@ -42,9 +45,10 @@ impl Policy {
     fn with_space(self, level: SpaceLevel) -> Self {
         match level {
             SpaceLevel::Ample => self,
-            SpaceLevel::Reserve | SpaceLevel::Full => {
-                Self { group_bytes: self.group_bytes / 8, log_bytes: self.log_bytes / 8 }
-            }
+            SpaceLevel::Reserve | SpaceLevel::Full => Self {
+                group_bytes: self.group_bytes / SHORT_OF_SPACE_PART,
+                log_bytes: self.log_bytes / SHORT_OF_SPACE_PART,
+            },
         }
     }
 }

@@ -1,9 +1,8 @@
 //! How long ago a follower had everything that was committed: what a LOCAL read of it says.
 //!
 //! Each append of the leader names what is committed. Once that much is applied here, the replica had
-//! everything as of the moment in which that append was sent, and counts it as of when it came, before its entries
-//! were written. The time that it took on its way is not
-//! known and not counted; the transport gives a connection up that is silent for a few seconds.
+//! everything as of the moment in which that append was sent; what counts is when it came, before its entries
+//! were written. The time that it took on its way is not known; the transport gives a connection up that is silent for a few seconds.
 
 use std::time::Duration;
 

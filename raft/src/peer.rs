@@ -70,8 +70,8 @@ impl Group {
         })
     }
 
-    /// Installs a snapshot that a leader sent, unless what is here is newer or the disk has no room. Returns this replica's
-    /// vote, by which a leader learns that it was deposed.
+    /// Installs a snapshot that a leader sent, unless what is here is newer or the disk has no room.
+    /// Returns this replica's vote, by which a leader learns that it was deposed.
     pub async fn receive_snapshot(
         &self,
         vote: RaftVote,
