@@ -106,14 +106,16 @@ impl Shard {
         if let Some(applied) = self.applied() {
             return Err(ImportError::Behind { at: None, applied });
         }
-        let state = self.read_with_bodies(input)?;
-        let Restoration { generation, membership, cluster_id } = restoration;
-        let found = state.header().generation;
-        if *generation <= found || *generation > GENERATION_MAX {
-            return Err(ImportError::Generation { found, asked: *generation });
-        }
-        state.begin_again(*generation, membership.clone(), *cluster_id);
-        self.adopt(state)
+        let restored = self.read_with_bodies(input).and_then(|state| {
+            let Restoration { generation, membership, cluster_id } = restoration;
+            let found = state.header().generation;
+            if *generation <= found || *generation > GENERATION_MAX {
+                return Err(ImportError::Generation { found, asked: *generation });
+            }
+            state.begin_again(*generation, membership.clone(), *cluster_id);
+            self.adopt(state)
+        });
+        restored.inspect_err(|_| self.clear_away())
     }
 
     /// The state of an export, its bodies in old files.

@@ -1,8 +1,8 @@
 //! What a checkpoint, a restart and an export must not lose.
 
 use switchboard_engine::{
-    Command, ImportError, LogId, Rules, Shard, ShardOptions, Status, fs::sim::TouchKind,
-    log::Record,
+    Command, EntryPayload, ImportError, LogId, Rules, Shard, ShardOptions, Status,
+    fs::sim::TouchKind, log::Record,
 };
 
 use crate::support::{Driver, GROUP, Replica, ack, claim, claimed, device, enqueue, enqueued};
@@ -126,7 +126,7 @@ fn an_export_is_the_same_state_on_another_disk() {
     to.log.append_wait(vec![purge]).expect("purge");
     let mut entry = switchboard_engine::EntryBuilder::new(driver.now_ms);
     entry.push(&enqueue("bob", 0, 7, "again")).expect("fits");
-    let payload = switchboard_engine::EntryPayload::Commands(entry.finish());
+    let payload = EntryPayload::Commands(entry.finish());
     let again = enqueued(to.append(at, &payload).remove(0));
     assert_eq!(again.status, Status::Duplicate);
     let hash = to.shard.state_hash();
@@ -187,6 +187,41 @@ fn an_import_cut_off_by_a_power_cut_is_all_or_nothing() {
         }
     }
     assert!(outcomes[0] > 0 && outcomes[1] > 0, "{outcomes:?}");
+}
+
+/// A leader takes back what an older one had sent, then sends its state: whoever has that state must not have
+/// the entries back, which stand where its own would.
+#[test]
+fn after_a_power_cut_no_imported_state_has_entries_behind_it_that_were_taken_back_before() {
+    let source = Replica::new(20, ShardOptions::default());
+    let mut driver = Driver::begin(&[&source], Rules::default());
+    driver.one(&[&source], enqueue("bob", 1, 1, "of the state"));
+    let mut export = Vec::new();
+    source.shard.export(&mut export).expect("export");
+    let at = source.shard.applied().expect("applied");
+    for step in 1.. {
+        let target = Replica::new(step, ShardOptions::default());
+        Driver::begin(&[&target], Rules::default());
+        let first = target.shard.applied().expect("applied");
+        let older = (first.index + 1..first.index + 10).map(|index| Record::Entry {
+            group: GROUP,
+            log_id: LogId::new(0, index),
+            payload: EntryPayload::Blank,
+        });
+        target.log.append_wait(older.collect()).expect("append");
+        let taken_back = Record::Truncate { group: GROUP, after: Some(first) };
+        target.log.append(vec![taken_back], Box::new(|_| ()));
+        target.files.crash_at(target.files.operations() + step);
+        let imported = target.shard.import(&mut &export[..]).is_ok();
+        let target = target.after_power_cut();
+        if target.shard.applied() == Some(at) {
+            let last = target.log.group_state(GROUP).last;
+            assert_eq!(last, Some(first), "power went at operation {step}");
+        }
+        if imported {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -106,6 +106,38 @@ fn a_restoration_without_a_higher_generation_or_into_a_used_group_is_refused() {
     assert!(matches!(refused, Err(ImportError::Behind { .. })), "{refused:?}");
 }
 
+/// Whether the disk fills at the first byte that is written or at the last one.
+#[test]
+fn a_restore_or_import_that_finds_no_room_leaves_nothing_behind() {
+    let from = Replica::new(8, ShardOptions::default());
+    let mut driver = Driver::begin(&[&from], Rules::default());
+    for n in 0..20 {
+        driver.one(&[&from], enqueue("bob", 1, n, vec![n as u8; 5_000]));
+    }
+    let bytes = exported(&from.shard);
+    let beside_the_log = |replica: &Replica| -> Vec<_> {
+        let paths = replica.files.paths().into_iter();
+        paths.filter(|path| path.extension().is_none_or(|end| end != "log")).collect()
+    };
+    let restore = |to: &Shard| to.restore(&mut &bytes[..], &restoration(1));
+    let import = |to: &Shard| to.import(&mut &bytes[..]);
+    for take in [&restore as &dyn Fn(&Shard) -> Result<(), ImportError>, &import] {
+        let to = Replica::new(9, ShardOptions::default());
+        let before = beside_the_log(&to);
+        let mut refused = 0;
+        for room in (0..).step_by(4_096) {
+            to.files.set_capacity(Some(to.files.used() + room));
+            if take(&to.shard).is_ok() {
+                break;
+            }
+            assert_eq!(beside_the_log(&to), before, "after {room} bytes");
+            refused += 1;
+        }
+        assert!(refused > bytes.len() / 4_096, "{refused} tries without room");
+        assert_eq!(to.fetch(&device("bob", 1)).messages.len(), 20);
+    }
+}
+
 /// A mark of a checkpoint behind the log's end of a replica would be the first word of the next one there.
 #[test]
 fn a_replica_that_is_about_to_go_writes_nothing_any_more() {

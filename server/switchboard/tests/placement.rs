@@ -34,7 +34,10 @@ impl Operated {
         let store = Server::start("store", &fixed, &["--listen", "--http"], &mut self.random);
         self.stores.push(store);
         let address = self.address(node);
-        self.json(&["node", "add", &id, &address, "--zone", "elsewhere"]);
+        for (zone, state) in [("nowhere", "added"), ("elsewhere", "updated")] {
+            let changed = self.json(&["node", "add", &id, &address, "--zone", zone]);
+            assert_eq!(changed["state"], state, "{changed}");
+        }
         self.stores.last_mut().expect("pushed").process.ready();
     }
 

@@ -59,10 +59,14 @@ struct Changed {
 impl Add {
     pub(super) async fn run(self, global: Global) -> Result<(), Failure> {
         let client = self.store.connect().await?;
+        // A member may be named again, as for its zone.
+        let map = client.shard_map().await.map_err(|error| failure(&error))?;
+        let is_member = map.nodes.iter().any(|node| node.node_id == self.id);
+        let state = if is_member { "updated" } else { "added" };
         let node = NodeInfo { node_id: self.id, address: self.address };
-        let added = client.add_node(node, &self.zone, self.lost_disk).await;
-        let placement_version = added.map_err(|error| failure(&error))?;
-        Changed { node_id: self.id, state: "added", placement_version }.print(global)?;
+        let changed = client.add_node(node, &self.zone, self.lost_disk).await;
+        let placement_version = changed.map_err(|error| failure(&error))?;
+        Changed { node_id: self.id, state, placement_version }.print(global)?;
         if global.output != Output::Table {
             return Ok(());
         }
@@ -71,8 +75,6 @@ impl Add {
                 "it gets its replicas back by itself: `switchboard node list` and `shard list` show how far it is",
             );
         }
-        // A member may be named again, as for its zone.
-        let map = client.shard_map().await.map_err(|error| failure(&error))?;
         if replicas(self.id, &map.placement) > 0 {
             return Ok(());
         }
