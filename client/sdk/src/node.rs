@@ -98,7 +98,7 @@ fn endpoint(address: &str, options: &ClientOptions) -> Result<Endpoint, Error> {
         .connect_timeout(options.connect_timeout)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(options.keep_alive)
-        .keep_alive_timeout(options.keep_alive)
+        .keep_alive_timeout(options.keep_alive_timeout)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES))

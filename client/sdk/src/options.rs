@@ -14,8 +14,11 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// A stream that owes an answer for so long is given up. Default 10 s.
     pub stall_timeout: Duration,
-    /// How often an idle connection is probed, and how long it may take to answer. Default 5 s.
+    /// How long a connection may be silent before it is probed. Default 1 s.
     pub keep_alive: Duration,
+    /// How long a probe may stay unanswered before the connection is given up, with all that is under way
+    /// on it: a node that lost its power or was cut off says nothing more. Default 2 s.
+    pub keep_alive_timeout: Duration,
     /// The first wait before a retry or a new connection, before jitter. Default 20 ms.
     pub backoff_base: Duration,
     /// The longest wait before a retry or a new connection. Default 1 s.
@@ -28,7 +31,8 @@ impl Default for ClientOptions {
             deadline: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
             stall_timeout: Duration::from_secs(10),
-            keep_alive: Duration::from_secs(5),
+            keep_alive: Duration::from_secs(1),
+            keep_alive_timeout: Duration::from_secs(2),
             backoff_base: Duration::from_millis(20),
             backoff_max: Duration::from_secs(1),
         }

@@ -5,7 +5,7 @@ mod fake_store;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fake_store::{FakeStore, silent_node};
+use fake_store::{Cable, FakeStore, silent_node};
 use switchboard_api::v1::{
     DeviceRef, FetchRequest, ItemStatus, Read, ack_request, claim_request, enqueue_request::Item,
     register_request::Kind, release_request,
@@ -184,7 +184,7 @@ async fn a_local_read_goes_on_to_a_node_that_answers() {
     // It leads the odd shards, and nobody listens there any more.
     let (gone, address) = silent_node();
     drop(gone);
-    store.shared.other.set(address).unwrap();
+    *store.shared.other.lock() = Some(address);
     let users: Vec<Bytes> = (0..16).map(|n| Bytes::from(format!("user-{n}"))).collect();
     let statuses = async |read| {
         let client = connect(&store);
@@ -194,6 +194,32 @@ async fn a_local_read_goes_on_to_a_node_that_answers() {
     };
     assert_eq!(statuses(Read::Local).await, [ItemStatus::Ok; 16]);
     assert!(statuses(Read::Lease).await.contains(&ItemStatus::Unavailable));
+}
+
+/// A node that loses its power closes no connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_falls_silent_is_given_up_long_before_its_answers_are_overdue() {
+    let store = FakeStore::start().await;
+    let cable = Cable::to(&store).await;
+    *store.shared.other.lock() = Some(cable.address.clone());
+    let mut options = ClientOptions::default().with_deadline(Duration::from_secs(600));
+    options.stall_timeout = Duration::from_secs(600);
+    options.keep_alive = Duration::from_millis(50);
+    options.keep_alive_timeout = Duration::from_millis(200);
+    let client = Client::connect(&store.addresses(), options).unwrap();
+    client.ready(Duration::from_secs(60)).await.unwrap();
+    let to_all =
+        |n| (0..16).map(|user| Item { to: device(format!("{user}")), ..item("alice", n + user) });
+    for (n, is_cut) in [(0, false), (100, true)] {
+        if is_cut {
+            cable.cut();
+            *store.shared.other.lock() = None;
+        }
+        let sent =
+            tokio::time::timeout(Duration::from_secs(60), client.enqueue(to_all(n).collect()));
+        let answers = sent.await.expect("it goes over the other node").unwrap();
+        assert!(answers.iter().all(|answer| answer.status() == ItemStatus::Ok), "{answers:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

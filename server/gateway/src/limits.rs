@@ -81,8 +81,12 @@ pub(crate) const ROUTE_REQUESTS_MAX: usize = 8;
 pub(crate) const ROUTE_STALL_MAX: Duration = Duration::from_secs(15);
 /// For making a connection to a chat or a gateway.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often an idle connection between processes is probed, and how long an answer may take.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How often a silent process that called is probed, and how long it may take to answer.
+pub(crate) const CALLER_KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long a process that was called may be silent before it is probed.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long it may take to answer that: meanwhile sends wait that another chat could take.
+pub(crate) const PROBE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Notices to other gateways that wait to be sent; more are dropped, since fencing needs none.
 pub(crate) const NOTICES_WAITING_MAX: usize = 8_192;

@@ -30,7 +30,7 @@ use crate::{
     drain::Drains,
     gateway::{Gateway, Parts},
     lease,
-    limits::{DRAIN_MAX, KEEP_ALIVE},
+    limits::{CALLER_KEEP_ALIVE, DRAIN_MAX},
     listener::{self, Transport},
     meters::Meters,
     peers::Peers,
@@ -248,8 +248,8 @@ async fn serve(
     reporter.set_serving::<DeliveryServiceServer<Service>>().await;
     let server = Server::builder()
         .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .http2_keepalive_interval(Some(CALLER_KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(CALLER_KEEP_ALIVE))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(health)

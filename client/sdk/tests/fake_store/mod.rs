@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -21,7 +21,11 @@ use switchboard_api::v1::{
     enqueue_request, enqueue_response, gateway_service_server::GatewayServiceServer,
     mailbox_service_server::MailboxServiceServer, session_service_server::SessionServiceServer,
 };
-use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
+    sync::watch,
+};
 use tonic::transport::{Server, server::TcpIncoming};
 
 /// What survives a kill.
@@ -94,7 +98,7 @@ pub(crate) struct Shared {
     pub(crate) lease_ms: u64,
     pub(crate) address: SocketAddr,
     /// Where another node is that leads the odd shards, as the shard map says.
-    pub(crate) other: OnceLock<String>,
+    pub(crate) other: Mutex<Option<String>>,
     /// Itself, for streams that outlive a call.
     pub(crate) this: Weak<Self>,
 }
@@ -132,6 +136,38 @@ pub(crate) fn silent_node() -> (std::net::TcpListener, String) {
     (listener, address)
 }
 
+/// Passes bytes on between clients and a store until it is cut: then it keeps its connections, and is silent.
+pub(crate) struct Cable {
+    pub(crate) address: String,
+    cut: watch::Sender<bool>,
+}
+
+impl Cable {
+    pub(crate) async fn to(store: &FakeStore) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (cut, is_cut) = watch::channel(false);
+        let store = store.shared.address;
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut is_cut = is_cut.clone();
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(store).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                        _ = is_cut.wait_for(|cut| *cut) => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { address, cut }
+    }
+
+    pub(crate) fn cut(&self) {
+        self.cut.send_replace(true);
+    }
+}
+
 /// A store with its address, running or killed.
 pub(crate) struct FakeStore {
     pub(crate) shared: Arc<Shared>,
@@ -155,7 +191,7 @@ impl FakeStore {
                 mute: watch::Sender::new(false),
                 lease_ms,
                 address,
-                other: OnceLock::new(),
+                other: Mutex::default(),
                 this: this.clone(),
             }),
             runtime: None,

@@ -375,7 +375,8 @@ impl ClusterService for Shared {
 
 fn map(shared: &Shared) -> ShardMapResponse {
     let mut nodes = vec![NodeInfo { node_id: 1, address: shared.address.to_string() }];
-    nodes.extend(shared.other.get().map(|at| NodeInfo { node_id: 2, address: at.clone() }));
+    let other = shared.other.lock().clone();
+    nodes.extend(other.map(|address| NodeInfo { node_id: 2, address }));
     let leader = |shard: u32| if nodes.len() == 2 && shard % 2 == 1 { 2 } else { 1 };
     let placement = (0..4)
         .map(|shard| v1::ShardInfo {

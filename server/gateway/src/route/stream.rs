@@ -22,8 +22,8 @@ use tracing::{debug, info};
 
 use super::{Parcel, Route, Routes, book::Book};
 use crate::limits::{
-    CONNECT_TIMEOUT, KEEP_ALIVE, RETRY_MAX, RETRY_MIN, ROUTE_BYTES_MAX, ROUTE_ITEMS_MAX,
-    ROUTE_REQUESTS_MAX, ROUTE_STALL_MAX,
+    CONNECT_TIMEOUT, PROBE_INTERVAL, PROBE_WAIT_MAX, RETRY_MAX, RETRY_MIN, ROUTE_BYTES_MAX,
+    ROUTE_ITEMS_MAX, ROUTE_REQUESTS_MAX, ROUTE_STALL_MAX,
 };
 
 /// A channel to another process.
@@ -31,8 +31,8 @@ pub(crate) async fn channel(address: &str) -> Result<Channel, tonic::transport::
     Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .http2_keep_alive_interval(PROBE_INTERVAL)
+        .keep_alive_timeout(PROBE_WAIT_MAX)
         .keep_alive_while_idle(true)
         .connect()
         .await
