@@ -208,15 +208,16 @@ async fn a_connection_that_falls_silent_is_given_up_long_before_its_answers_are_
     options.keep_alive_timeout = Duration::from_millis(200);
     let client = Client::connect(&store.addresses(), options).unwrap();
     client.ready(Duration::from_secs(60)).await.unwrap();
-    let to_all =
-        |n| (0..16).map(|user| Item { to: device(format!("{user}")), ..item("alice", n + user) });
-    for (n, is_cut) in [(0, false), (100, true)] {
+    let to_each = |first: usize| -> Vec<Item> {
+        let to = |user: usize| Item { to: device(user.to_string()), ..item("alice", first + user) };
+        (0..16).map(to).collect()
+    };
+    for (first, is_cut) in [(0, false), (100, true)] {
         if is_cut {
             cable.cut();
             *store.shared.other.lock() = None;
         }
-        let sent =
-            tokio::time::timeout(Duration::from_secs(60), client.enqueue(to_all(n).collect()));
+        let sent = tokio::time::timeout(Duration::from_secs(60), client.enqueue(to_each(first)));
         let answers = sent.await.expect("it goes over the other node").unwrap();
         assert!(answers.iter().all(|answer| answer.status() == ItemStatus::Ok), "{answers:?}");
     }

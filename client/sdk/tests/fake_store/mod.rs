@@ -153,10 +153,12 @@ impl Cable {
                 let mut is_cut = is_cut.clone();
                 tokio::spawn(async move {
                     let mut server = TcpStream::connect(store).await.unwrap();
+                    let is_cut = async { is_cut.wait_for(|cut| *cut).await.is_ok() };
                     tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        _ = is_cut.wait_for(|cut| *cut) => std::future::pending().await,
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
+                        _ = is_cut => {}
                     }
+                    std::future::pending::<()>().await;
                 });
             }
         });
