@@ -289,6 +289,13 @@ impl Group {
         self.raft.metrics().borrow_watched().state == openraft::ServerState::Learner
     }
 
+    /// Whether this replica was opened empty where others had one, and holds too little to say anything of the group, as
+    /// who leads it.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.newcomer.is_new()
+    }
+
     /// Log time as this node would stamp an entry now.
     #[must_use]
     pub fn log_time_now_ms(&self) -> u64 {

@@ -122,13 +122,19 @@ impl Service {
     /// any node that has it, and can be asked, is better than none.
     pub(crate) fn leader_elsewhere(&self, shard: u32, group: Option<&Group>) -> Option<NodeId> {
         match group {
-            Some(group) if self.peers.is_alone() || !self.leaders.is_unsettled(shard) => {
+            Some(group) if self.peers.is_alone() || !self.is_unsettled(group) => {
                 self.elsewhere(group)
             }
             Some(group) => self.leader_by_all(shard, group),
             None => self.leaders.get(shard).or_else(|| self.any_replica(shard)),
         }
         .filter(|leader| *leader != self.node.node_id())
+    }
+
+    /// Whether a replica here may not know who leads: it comes or goes. A new one may be here before a look at what
+    /// moves has shown that it comes.
+    fn is_unsettled(&self, group: &Group) -> bool {
+        group.is_new() || self.leaders.is_unsettled(group.id() - 1)
     }
 
     fn any_replica(&self, shard: u32) -> Option<NodeId> {
@@ -146,7 +152,7 @@ impl Service {
     /// Who leads a shard, wherever it is; none if nobody is known to.
     pub(crate) fn leader_of(&self, shard: u32) -> Option<NodeId> {
         match self.node.shard_table().get(shard as usize).cloned().flatten() {
-            Some(group) if self.leaders.is_unsettled(shard) => self.leader_by_all(shard, &group),
+            Some(group) if self.is_unsettled(&group) => self.leader_by_all(shard, &group),
             Some(group) => group.leader(),
             None => self.leaders.get(shard),
         }
@@ -155,8 +161,9 @@ impl Service {
     /// The voters of a shard: by its own replica here, or else as the placement says.
     pub(crate) fn replicas_of(&self, shard: u32) -> Vec<NodeId> {
         let group = self.node.shard_table().get(shard as usize).cloned().flatten();
-        let voters = group.map(|group| group.status().voters).unwrap_or_default();
-        if !voters.is_empty() && !self.leaders.is_unsettled(shard) {
+        let settled = group.filter(|group| !self.is_unsettled(group));
+        let voters = settled.map(|group| group.status().voters).unwrap_or_default();
+        if !voters.is_empty() {
             return voters;
         }
         let meta = self.node.meta().shard();
@@ -239,8 +246,8 @@ impl Service {
     fn nodes_to_ask(&self) -> BTreeSet<NodeId> {
         let table = self.node.shard_table();
         let shards = table.iter().zip(0_u32..);
-        let absent =
-            shards.filter(|(group, shard)| group.is_none() || self.leaders.is_unsettled(*shard));
+        let knows = |group: &Arc<Group>| !self.is_unsettled(group);
+        let absent = shards.filter(|(group, _)| !group.as_ref().is_some_and(knows));
         let mut nodes: BTreeSet<NodeId> = self.node.meta().shard().meta(|meta| {
             let placement = meta.placement();
             let of = |shard: u32| {

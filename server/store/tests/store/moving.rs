@@ -10,9 +10,12 @@ use std::{
     time::Duration,
 };
 
-use switchboard_api::v1::{
-    self, ItemStatus, NodeInfo, Read, ReplicaMove, WatchRequest, register_request::Kind,
-    stat_request, watch_response::Change,
+use switchboard_api::{
+    shard_of,
+    v1::{
+        self, ItemStatus, NodeInfo, Read, ReplicaMove, WatchRequest, register_request::Kind,
+        stat_request, watch_response::Change,
+    },
 };
 use switchboard_engine::fs::{Files, RealFiles};
 use switchboard_store::StoreConfig;
@@ -20,7 +23,9 @@ use tonic::{Code, Streaming};
 
 use crate::{
     failing::GatedFiles,
-    harness::{Store, address, assert_error, config, device, member, start_configured, start_on},
+    harness::{
+        Store, address, assert_error, config, device, member, message, start_configured, start_on,
+    },
     members::{Nodes, restart, send_through, waiting},
     waiting::{DEADLINE, found, refused, retried, until},
 };
@@ -183,6 +188,63 @@ async fn shards_move_to_a_node_and_back_under_load_and_nothing_is_lost() {
     }
     load.assert_kept(&mut nodes.stores).await;
     nodes.assert_equal_replicas().await;
+    nodes.shutdown().await;
+}
+
+/// Who leads a shard, and since which term, as itself says.
+async fn led(nodes: &mut Nodes, shard: u32) -> (u64, u64) {
+    found("a leader", async || {
+        for store in &mut nodes.stores {
+            let status = store.cluster.status(v1::StatusRequest {}).await.unwrap().into_inner();
+            let found = status.shards.iter().find(|one| one.shard == shard);
+            let found = found.filter(|one| one.leader_node_id == status.node_id);
+            if let Some(found) = found {
+                return Some((found.leader_node_id, found.term));
+            }
+        }
+        None
+    })
+    .await
+}
+
+/// A replica that has just been opened has not heard who leads, but its node has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_gets_a_replica_goes_on_sending_to_who_leads() {
+    let mut nodes = made_of_four().await;
+    let user = (0..).map(|n| format!("user-{n}")).find(|user| shard_of(user.as_bytes(), 4) == 0);
+    let user = user.expect("some user is in shard 0");
+    loop {
+        let before = led(&mut nodes, 0).await;
+        let from = (1..=3).find(|node| *node != before.0).expect("two follow");
+        let mut client = nodes.stores[3].mailboxes.clone();
+        let (stop, user, term) = (Arc::new(AtomicBool::new(false)), user.clone(), before.1);
+        let stopped = stop.clone();
+        let asking = tokio::spawn(async move {
+            let mut refused = Vec::new();
+            for n in first_id(term).. {
+                let items = vec![message("alice", &user, n, b"hello")];
+                let answer = client.enqueue(v1::EnqueueRequest { items }).await;
+                let answer = answer.map(|answer| answer.into_inner().results[0].status());
+                if matches!(answer, Ok(ItemStatus::Unavailable) | Err(_)) {
+                    refused.push(answer);
+                }
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            refused
+        });
+        move_shard(&mut nodes.stores[2], moving(0, from, 4)).await;
+        stop.store(true, Ordering::Relaxed);
+        let refused = asking.await.expect("it asks");
+        let is_same = led(&mut nodes, 0).await == before;
+        move_shard(&mut nodes.stores[2], moving(0, 4, from)).await;
+        // While leadership goes elsewhere, nobody leads.
+        if is_same {
+            assert!(refused.is_empty(), "{} refused, as {:?}", refused.len(), refused[0]);
+            break;
+        }
+    }
     nodes.shutdown().await;
 }
 
