@@ -389,9 +389,9 @@ impl Service {
             return refused(fault.status());
         }
         let device = convert::device_id(item.device);
-        let Some(group) = self.node.shard_for(&device.user) else {
-            return refused(ItemStatus::Unavailable);
-        };
+        // A replica that still catches up has not got every mailbox.
+        let group = self.node.shard_for(&device.user).filter(|group| !group.is_learner());
+        let Some(group) = group else { return refused(ItemStatus::Unavailable) };
         let shard = group.shard();
         let stat = shard.stat(&device);
         let (mut connected, mut push_token) = (false, String::new());
