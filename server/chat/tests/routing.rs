@@ -88,7 +88,7 @@ async fn a_message_is_stored_answered_and_pushed_to_where_its_recipient_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_node_holds_up_no_message_for_another() {
     let (store, (_silent, silent_address)) = (FakeStore::start().await, silent_node());
-    store.shared.other.set(silent_address).unwrap();
+    *store.shared.other.lock() = Some(silent_address);
     let (_chat, address) = chat(&store).await;
     let recipient = |odd: u32| {
         let mut names = (0..).map(|n| format!("bob-{n}"));
