@@ -37,7 +37,7 @@ async fn keep<C: Call>(shared: &Arc<Shared<C>>, channel: Channel, options: &mut 
         match open(shared, channel.clone(), options.stall_timeout).await {
             Ok(inbound) => {
                 options.health.up();
-                let (answers, end) = serve(shared, inbound, options).await;
+                let (answers, end) = serve(shared, inbound, options.stall_timeout).await;
                 debug!(call = C::NAME, node = options.health.address(), %end, "stream ended");
                 if answers > 0 {
                     options.backoff.reset();
@@ -45,11 +45,11 @@ async fn keep<C: Call>(shared: &Arc<Shared<C>>, channel: Channel, options: &mut 
             }
             Err(status) => {
                 debug!(call = C::NAME, node = options.health.address(), %status, "no stream");
-                options.health.down();
             }
         }
+        // Whether it is there still may take long to find out; others pass on what is for it meanwhile.
+        options.health.silent();
         shared.fail_all(false);
-        options.health.changed();
         sleep(options.backoff.next()).await;
     }
 }
@@ -85,7 +85,7 @@ async fn open<C: Call>(
 async fn serve<C: Call>(
     shared: &Shared<C>,
     mut inbound: Streaming<C::Response>,
-    DriverOptions { stall_timeout, health, .. }: &DriverOptions,
+    stall_timeout: Duration,
 ) -> (u64, Status) {
     let mut stall_check = interval(STALL_CHECK_INTERVAL);
     stall_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,8 +103,7 @@ async fn serve<C: Call>(
             },
             _ = stall_check.tick() => {
                 let oldest = shared.state.lock().queue.oldest_under_way();
-                if oldest.is_some_and(|since| since + *stall_timeout <= Instant::now()) {
-                    health.down();
+                if oldest.is_some_and(|since| since + stall_timeout <= Instant::now()) {
                     return (answers, Status::deadline_exceeded("an answer is overdue"));
                 }
             }
