@@ -87,8 +87,7 @@ impl Shard {
     pub fn import(&self, input: &mut dyn Read) -> Result<(), ImportError> {
         let _one_at_a_time = self.writing.lock();
         self.check_not_ended()?;
-        let imported = self.read_with_bodies(input).and_then(|state| self.adopt(state));
-        imported.inspect_err(|_| self.clear_away())
+        self.take_in(input, |_| Ok(()))
     }
 
     /// Takes the state of a backup into a group that has applied nothing, under a new generation and a
@@ -106,16 +105,28 @@ impl Shard {
         if let Some(applied) = self.applied() {
             return Err(ImportError::Behind { at: None, applied });
         }
-        let restored = self.read_with_bodies(input).and_then(|state| {
-            let Restoration { generation, membership, cluster_id } = restoration;
+        let Restoration { generation, membership, cluster_id } = restoration;
+        self.take_in(input, |state| {
             let found = state.header().generation;
             if *generation <= found || *generation > GENERATION_MAX {
                 return Err(ImportError::Generation { found, asked: *generation });
             }
             state.begin_again(*generation, membership.clone(), *cluster_id);
+            Ok(())
+        })
+    }
+
+    /// Reads an export, prepares its state and adopts it; what a failure leaves on the disk goes.
+    fn take_in(
+        &self,
+        input: &mut dyn Read,
+        prepare: impl FnOnce(&State) -> Result<(), ImportError>,
+    ) -> Result<(), ImportError> {
+        let taken = self.read_with_bodies(input).and_then(|state| {
+            prepare(&state)?;
             self.adopt(state)
         });
-        restored.inspect_err(|_| self.clear_away())
+        taken.inspect_err(|_| self.clear_away())
     }
 
     /// The state of an export, its bodies in old files.
